@@ -1,0 +1,100 @@
+"""Learner: a frozen dataclass of hyper-parameters (the published defaults) with pure methods."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from policylab.experience import Spec
+
+
+class Clock(eqx.Module):
+    """Where training is, shared by all seeds and never copied into a state, so that `lax.cond(clock.step % 2 == 0, ...)` stays
+    a branch under `vmap` and schedules are functions of `clock.progress`."""
+
+    step: Int[Array, ""]
+    total: Int[Array, ""]
+
+    @property
+    def progress(self) -> Float[Array, ""]:
+        """The fraction of the run that is done, in [0, 1)."""
+        return self.step / self.total
+
+
+@dataclass(frozen=True)
+class Goals:
+    """Relabelling of goals: the shares of current, future and random goals."""
+
+    current: float = 0.2
+    future: float = 0.5
+    random: float = 0.3
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a learner wants of a source: `count` samples of a kind, with extra `fields` in `Window.extra`."""
+
+    count: int
+    fields: tuple[str, ...] = ()
+    goals: Goals | None = None
+
+
+@dataclass(frozen=True)
+class Steps(Request):
+    """Single transitions, leaves [count, ...]. `n` > 1 asks for n-step returns with the learner's own `discount`."""
+
+    n: int = 1
+    discount: float = 1.0
+
+
+@dataclass(frozen=True)
+class Windows(Request):
+    """Consecutive steps: `past` before and `future` from the anchor on, leaves [count, past + future, ...], padded."""
+
+    past: int = 0
+    future: int = 1
+
+
+@dataclass(frozen=True)
+class WholeEpisodes(Request):
+    """Whole episodes, padded to the longest."""
+
+
+@dataclass(frozen=True)
+class Pairs(Request):
+    """Preference pairs."""
+
+
+class Learner:
+    """Learns products from batches. Subclasses are `@settings` dataclasses; every method is pure.
+
+    `needs` maps a name to a `Request`; with a single request, `update` gets that batch itself, else a dict of batches.
+    `takes` lists the trained things (`start`, `reference`, `teacher`, `value` ...) that `given` may hold.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ()
+    title: ClassVar[str] = ""
+    actions: ClassVar[str] = "any"  # "continuous", "discrete" or "any": which spaces it can learn for
+    uses: ClassVar[tuple[str, ...]] = ()  # what the data must have beyond observation and action: "reward", "propensity"
+
+    @property
+    @abstractmethod
+    def needs(self) -> Mapping[str, Request]:
+        """What a batch has to hold."""
+
+    @abstractmethod
+    def init(self, spec: Spec, *, key: PRNGKeyArray, given: Mapping[str, Any] = {}) -> PyTree:
+        """The initial state: networks, optimiser states, targets."""
+
+    @abstractmethod
+    def update(self, state: PyTree, batch: Any, *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Array]]:
+        """One step of learning and its metrics (scalars)."""
+
+    @abstractmethod
+    def products(self, state: PyTree) -> dict[str, Any]:
+        """What has been learned, ready to use: `policy`, `explorer`, `critic`, `world` ..."""

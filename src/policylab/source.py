@@ -1,0 +1,43 @@
+"""Source: where batches come from. A dataset ignores what the learner offers, a rollout runs its explorer, a replay does both."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import PRNGKeyArray, PyTree
+
+from policylab.experience import Spec
+from policylab.learner import Clock, Request
+
+
+class Source(eqx.Module):
+    """What never changes is a leaf of the Source, shared by all seeds; only what changes is state."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> Spec:
+        """What the batches hold."""
+
+    @abstractmethod
+    def serve(self, needs: Mapping[str, Request]) -> Source:
+        """This source, ready to answer these requests. Raises `BadInput` if it cannot (no rewards, no propensities ...)."""
+
+    def init(self, products: Mapping[str, Any], *, key: PRNGKeyArray) -> PyTree:
+        """The state of one seed's stream of batches; None where there is none."""
+        return None
+
+    @abstractmethod
+    def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
+        """The next batch: one Window for a single request, else a dict by name."""
+
+    def tell(self, state: PyTree, batch: Any, metrics: Mapping[str, Any]) -> PyTree:
+        """What the learner made of the batch (priorities, archives); by default the state is unchanged."""
+        return state
+
+    @property
+    def hosted(self) -> bool:
+        """Whether batches are made on the host (larger than memory, behind an API); `host_batches` then makes them."""
+        return False
