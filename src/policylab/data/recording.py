@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from jaxtyping import PyTree
 from policylab import spaces
 from policylab.errors import BadInput
 from policylab.experience import Spec
+
+Allocate = Callable[[str, tuple[int, ...], Any], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -102,27 +105,30 @@ class Recording:
         return tuple(self.select(np.flatnonzero(np.isin(codes, part))) for part in np.split(order, edges))
 
 
+def in_memory(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Where columns go unless told otherwise; `columns.Folder.allocate` puts them on disk instead."""
+    return np.empty(shape, dtype)
+
+
 def recording_from_steps(
     observation: PyTree, action: PyTree, reward: Any = None, terminal: Any = None, truncated: Any = None,
     next_observation: PyTree = None, *, spec: Spec | None = None, extra: dict[str, Any] | None = None, name: str = "",
-    origin: dict[str, Any] | None = None,
+    origin: dict[str, Any] | None = None, allocate: Allocate = in_memory,
 ) -> Recording:
     """A Recording from flat arrays of N consecutive steps; episodes end where `terminal` or `truncated` says so.
 
     With `next_observation` a step whose successor is not the next row's observation ends an episode too (truncated). Without
     it the successor of the last step of a cut episode is unknown, and that step is left out (as D4RL's `qlearning_dataset`
     does); after a terminal step, where nothing is ever bootstrapped, the last observation is repeated. `origin` counts
-    both: `steps_without_successor`, `breaks`. Without `spec` the spaces are inferred by `infer_space`. Raises `BadInput` if
-    columns disagree in length or nothing is left.
+    both: `steps_without_successor`, `breaks`. Without `spec` the spaces are inferred by `infer_space`. Columns may be anything
+    that slices by row, such as datasets of an HDF5 file: they are copied in pieces to where `allocate` says. Raises
+    `BadInput` if columns disagree in length or nothing is left.
     """
-    observation, action = jax.tree.map(_column, observation), jax.tree.map(_column, action)
-    next_observation = None if next_observation is None else jax.tree.map(_column, next_observation)
+    observation, action, next_observation, reward = map(_rows, (observation, action, next_observation, reward))
+    extra = {key: _rows(value) for key, value in (extra or {}).items()}
     count = len(jax.tree.leaves(action)[0])
-    flags = [np.zeros(count, bool) if flag is None else np.asarray(flag).reshape(-1).astype(bool) for flag in (terminal, truncated)]
-    reward = None if reward is None else _column(reward)
-    reward = reward.reshape(-1) if reward is not None and reward.shape[1:] == (1,) else reward
-    extra = {key: np.asarray(value) for key, value in (extra or {}).items()}
-    named = {"observation": observation, "action": action, "reward": reward, "terminal": flags[0], "truncated": flags[1],
+    terminal, truncated = (np.zeros(count) if flag is None else np.asarray(flag).reshape(-1) for flag in (terminal, truncated))
+    named = {"observation": observation, "action": action, "reward": reward, "terminal": terminal, "truncated": truncated,
              "next_observation": next_observation, **extra}
     for field_name, tree in named.items():
         for leaf in jax.tree.leaves(tree):
@@ -131,46 +137,44 @@ def recording_from_steps(
                                "give every column one row for each step")
     if count == 0:
         raise BadInput(f"{name or 'the data'} has no steps: give at least one episode")
-    terminal, truncated = flags
-    truncated, breaks = _cut(observation, next_observation, terminal, truncated)
+    terminal, (truncated, breaks) = terminal.astype(bool), _cut(observation, next_observation, terminal != 0, truncated != 0)
     ends = np.flatnonzero(terminal | truncated)
-    lengths = np.diff(np.concatenate([[-1], ends]))
-    # The successor of an unfinished last step is unknown without `next_observation`.
+    starts = np.concatenate([[0], ends[:-1] + 1])
     keep = np.ones(count, bool)
     if next_observation is None:
-        keep[ends[~terminal[ends]]] = False
-        truncated = truncated.copy()
-        shortened = ends[~terminal[ends] & (lengths > 1)]
-        truncated[shortened - 1] = True
-    starts = ends - lengths + 1
-    kept_lengths = np.add.reduceat(keep, starts)
-    alive = kept_lengths > 0
-    if not alive.any():
+        unfinished = ends[~terminal[ends]]
+        keep[unfinished] = False
+        truncated[unfinished[unfinished > starts[~terminal[ends]]] - 1] = True
+    lengths = np.add.reduceat(keep, starts, dtype=np.int64)
+    ends, lengths = ends[lengths > 0], lengths[lengths > 0]
+    if len(ends) == 0:
         raise BadInput(f"{name or 'the data'}: no step has a successor, since every episode is one step cut by a time limit: "
                        "add next_observation")
-    # Rows of the result, as indices into the steps (observations) and, for the last row of an episode, its successor.
-    last_row = np.cumsum(kept_lengths[alive] + 1) - 1
-    rows = np.zeros(int(kept_lengths[alive].sum() + alive.sum()), np.int64)
-    is_last = np.zeros(len(rows), bool)
-    is_last[last_row] = True
-    rows[~is_last] = np.flatnonzero(keep)
-    rows[is_last] = ends[alive]
+    # Each episode's observations are those of its kept steps, then one more: what followed, or the last row of the episode.
+    steps = np.flatnonzero(keep)
+    last = np.cumsum(lengths + 1) - 1
+    rows, follows = np.empty(len(steps) + len(ends), np.int64), np.zeros(len(steps) + len(ends), bool)
+    follows[last] = True
+    rows[~follows], rows[follows] = steps, ends
 
-    def join(leaf: np.ndarray, following: np.ndarray | None) -> np.ndarray:
-        joined = leaf[rows]
-        if following is not None:
-            joined[is_last] = following[ends[alive]]
-        return joined
+    def gather(label: str, tree: PyTree, rows: np.ndarray, following: PyTree = None, where: np.ndarray | None = None) -> PyTree:
+        followers = jax.tree.leaves(following) or [None] * len(jax.tree.leaves(tree))
+        paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+        return structure.unflatten([
+            _gather(label + "".join(f"/{key.key}" for key in path), leaf, rows, follower, where, allocate)
+            for (path, leaf), follower in zip(paths, followers)
+        ])
 
-    joined = jax.tree.map(lambda leaf: join(leaf, None), observation) if next_observation is None else jax.tree.map(
-        join, observation, next_observation)
-    facts = {"steps_without_successor": int(count - keep.sum()), "breaks": breaks}
-    action = jax.tree.map(lambda leaf: leaf[keep], action)
+    observation = gather("observation", observation, rows, next_observation, follows)
+    action = gather("action", action, steps)
+    reward = None if reward is None else gather("reward", reward, steps)
+    reward = reward[:, 0] if reward is not None and reward.shape[1:] == (1,) else reward
+    facts = {"steps_without_successor": int(count - len(steps)), "breaks": breaks}
+    objectives = () if reward is None else tuple(reward.shape[1:])
     return Recording(
-        joined, action, None if reward is None else reward[keep], terminal[keep], truncated[keep],
-        kept_lengths[alive].astype(np.int64),
-        spec or Spec(infer_space(joined, bounds=False), infer_space(action), reward_shape=() if reward is None else reward.shape[1:]),
-        {key: value[keep] for key, value in extra.items()}, name, (origin or {}) | facts,
+        observation, action, reward, terminal[steps], truncated[steps], lengths,
+        spec or Spec(infer_space(observation, bounds=False), infer_space(action), reward_shape=objectives),
+        {key: gather(f"extra/{key}", value, steps) for key, value in extra.items()}, name, (origin or {}) | facts,
     )
 
 
@@ -191,17 +195,45 @@ def infer_space(values: PyTree, *, bounds: bool = True) -> spaces.Space:
         limits = (0, 1) if values.dtype == bool else (np.iinfo(kind).min, np.iinfo(kind).max)
         return spaces.Box(shape, float(limits[0]), float(limits[1]), str(kind))
     flat = values.reshape(len(values), -1)
-    if not bounds or flat.size == 0 or not np.isfinite(flat).all():
+    if not bounds or flat.size == 0:
         return spaces.Box(shape)
     low, high = flat.min(0), flat.max(0)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return spaces.Box(shape)
     if low.min() >= -1 and high.max() <= 1:
         return spaces.Box(shape, -1.0, 1.0)
     return spaces.Box(shape, tuple(map(float, low)), tuple(map(float, high)))
 
 
-def _column(values: Any) -> np.ndarray:
-    values = np.asarray(values)
-    return values.astype(np.float32) if values.dtype in (np.float64, np.float16) else values
+def _rows(values: PyTree) -> PyTree:
+    """Lists become arrays; whatever already slices by row (arrays, memory maps, HDF5 datasets) stays where it is."""
+    lists = (list, tuple, jax.Array)
+    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, lists) else leaf, values,
+                        is_leaf=lambda leaf: isinstance(leaf, lists))
+
+
+def _pieces(count: int, row: int, budget: int = 2**26) -> Iterator[slice]:
+    """Slices of at most `budget` bytes over `count` rows of `row` bytes."""
+    size = max(1, budget // max(1, row))
+    return (slice(i, min(count, i + size)) for i in range(0, count, size))
+
+
+def _row_bytes(leaf: Any) -> int:
+    return int(np.prod(leaf.shape[1:], dtype=np.int64)) * np.dtype(leaf.dtype).itemsize
+
+
+def _gather(name: str, leaf: Any, rows: np.ndarray, following: Any, where: np.ndarray | None, allocate: Allocate) -> np.ndarray:
+    """`leaf[rows]` in float32 where it is a float, with `following[rows]` at `where`; `rows` never decreases."""
+    dtype = np.dtype(np.float32) if np.issubdtype(leaf.dtype, np.floating) else np.dtype(leaf.dtype)
+    out = allocate(name, (len(rows), *leaf.shape[1:]), dtype)
+    for piece in _pieces(len(rows), _row_bytes(leaf)):
+        wanted = rows[piece]
+        source = slice(int(wanted[0]), int(wanted[-1]) + 1)
+        out[piece] = np.asarray(leaf[source])[wanted - source.start]
+        if following is not None and where is not None and where[piece].any():
+            successors = np.asarray(following[source])[wanted[where[piece]] - source.start]
+            out[piece][where[piece]] = successors
+    return out
 
 
 def _cut(observation: PyTree, following: PyTree, terminal: np.ndarray, truncated: np.ndarray) -> tuple[np.ndarray, int]:
@@ -212,8 +244,10 @@ def _cut(observation: PyTree, following: PyTree, terminal: np.ndarray, truncated
         return truncated, 0
     continues = np.ones(len(terminal) - 1, bool)
     for now, then in zip(jax.tree.leaves(observation), jax.tree.leaves(following)):
-        same = np.isclose(now[1:], then[:-1], rtol=1e-4, atol=1e-5, equal_nan=True)
-        continues &= same.reshape(len(same), -1).all(axis=1)
+        for piece in _pieces(len(continues), 2 * _row_bytes(now)):
+            next_row = np.asarray(now[piece.start + 1 : piece.stop + 1])
+            same = np.isclose(next_row, np.asarray(then[piece]), rtol=1e-4, atol=1e-5, equal_nan=True)
+            continues[piece] &= same.reshape(len(same), -1).all(axis=1)
     broken = ~continues & ~terminal[:-1] & ~truncated[:-1]
     truncated[:-1] |= broken
     return truncated, int(broken.sum())
