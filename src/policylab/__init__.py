@@ -1,0 +1,46 @@
+"""policylab: decision policies over one small set of nouns. `import policylab as lab`; every public name is listed here."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Name -> module. Nothing heavy is imported before it is needed, so that `policylab --help` answers at once.
+_PUBLIC = {
+    "BadInput": "errors", "Diverged": "errors", "Unsupported": "errors",
+    "Box": "spaces", "Discrete": "spaces", "Composite": "spaces",
+    "Spec": "experience", "Statistics": "experience", "Window": "experience", "Tokens": "experience", "Rated": "experience",
+    "Preference": "experience", "Trials": "experience",
+    "setting": "settings", "settings": "settings",
+    "Policy": "policy", "Form": "policy",
+    "Environment": "environment", "Step": "environment", "Episodes": "environment", "unroll": "environment",
+    "World": "world", "Scorer": "scorer", "Source": "source", "Task": "task",
+    "Learner": "learner", "Clock": "learner", "Goals": "learner", "Request": "learner", "Steps": "learner", "Windows": "learner",
+    "WholeEpisodes": "learner", "Pairs": "learner", "Sometimes": "learner",
+    "Recording": "data.recording",
+    "Deterministic": "policies.deterministic", "Gaussian": "policies.gaussian", "Categorical": "policies.categorical",
+    "Dataset": "sources.dataset",
+    "IQL": "learners.offline.iql",
+    "train": "training", "Stage": "training",
+    "Run": "runs", "PerSeed": "runs", "load_run": "runs", "load_policy": "runs", "load_product": "runs",
+}
+
+if TYPE_CHECKING:
+    from policylab.errors import BadInput as BadInput
+    from policylab.training import train as train
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"policylab has no {name!r}")
+    value = getattr(importlib.import_module(f"policylab.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

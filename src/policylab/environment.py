@@ -45,6 +45,14 @@ class Environment(eqx.Module):
     def step(self, state: PyTree, action: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Step]:
         """The next state and what the agent sees of it."""
 
+    def renew(self, state: PyTree, observation: PyTree, ended: Bool[Array, ""], key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
+        """What to go on from: a fresh episode where `ended`, else `state` and `observation` as they are.
+
+        Whoever rolls out on and on calls this after recording the last observation; a hosted environment resets only the
+        episodes that ended.
+        """
+        return jax.tree.map(lambda new, old: jnp.where(ended, new, old), self.reset(key), (state, observation))
+
     def at(self, observation: PyTree) -> PyTree:
         """The state that shows `observation`, where it can be known (branched rollouts; every World has it)."""
         raise Unsupported(f"{type(self).__name__} cannot be put into a state that shows a given observation")

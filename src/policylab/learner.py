@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from policylab.experience import Spec
 
@@ -24,6 +24,13 @@ class Clock(eqx.Module):
     def progress(self) -> Float[Array, ""]:
         """The fraction of the run that is done, in [0, 1)."""
         return self.step / self.total
+
+
+class Sometimes(eqx.Module):
+    """A metric that is not computed at every step: `value` counts only where `present`."""
+
+    value: Float[Array, ""]
+    present: Bool[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,8 @@ class Learner:
         """The initial state: networks, optimiser states, targets."""
 
     @abstractmethod
-    def update(self, state: PyTree, batch: Any, *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Array]]:
-        """One step of learning and its metrics (scalars)."""
+    def update(self, state: PyTree, batch: Any, *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
+        """One step of learning and its metrics: scalars, or `Sometimes` for what is not computed at every step."""
 
     @abstractmethod
     def products(self, state: PyTree) -> dict[str, Any]:

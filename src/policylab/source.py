@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 from jaxtyping import PRNGKeyArray, PyTree
 
+from policylab.errors import Unsupported
 from policylab.experience import Spec
 from policylab.learner import Clock, Request
 
@@ -38,6 +39,15 @@ class Source(eqx.Module):
         return state
 
     @property
+    def rewarded(self) -> bool:
+        """Whether its batches hold rewards."""
+        return True
+
+    @property
     def hosted(self) -> bool:
         """Whether batches are made on the host (larger than memory, behind an API); `host_batches` then makes them."""
         return False
+
+    def host_batches(self, steps: range, seeds: Sequence[int]) -> Any:
+        """Only where `hosted`: the batches of these steps as arrays [step, seed, ...], a function of step and seed alone."""
+        raise Unsupported(f"{type(self).__name__} makes its batches inside the compiled program")

@@ -1,0 +1,131 @@
+"""Our own layout on disk: a folder with one .npy file per column and a JSON description, opened memory-mapped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from policylab import __version__
+from policylab.data.atomic import atomic
+from policylab.data.recording import Recording
+from policylab.errors import BadInput
+from policylab.experience import Spec
+
+DESCRIPTION = "recording.json"
+_LAYOUT = 1
+_PIECE = 2**26
+
+
+@dataclass
+class Folder:
+    """A folder of columns that are being written: `allocate` gives memory-mapped arrays for readers to fill in pieces."""
+
+    path: Path
+    files: dict[str, str] = field(default_factory=dict)
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A writable array on disk for the column `name`."""
+        self.files[name] = f"column_{len(self.files):03d}.npy"
+        if 0 in shape:  # nothing to map
+            empty = np.zeros(shape, dtype)
+            np.save(self.path / self.files[name], empty, allow_pickle=False)
+            return empty
+        return np.lib.format.open_memmap(self.path / self.files[name], mode="w+", dtype=np.dtype(dtype), shape=shape)
+
+    def keep(self, name: str, values: np.ndarray) -> None:
+        """Write `values` under `name` unless they are the array that `allocate` gave for it."""
+        if name in self.files and isinstance(values, np.memmap) and Path(str(values.filename)).name == self.files[name]:
+            values.flush()
+            return
+        target = self.allocate(name, values.shape, values.dtype)
+        rows = max(1, _PIECE // max(1, values[:1].nbytes))
+        for start in range(0, len(values), rows):
+            target[start : start + rows] = values[start : start + rows]
+        if isinstance(target, np.memmap):
+            target.flush()
+
+    def finish(self, recording: Recording) -> None:
+        """Write what `recording` still holds elsewhere, and the description."""
+        columns = _flatten(recording)
+        for name, values in columns.items():
+            self.keep(name, values)
+        for name in set(self.files) - set(columns):  # scratch columns of a reader
+            (self.path / self.files.pop(name)).unlink()
+        document = {
+            "layout": _LAYOUT, "policylab": __version__, "name": recording.name, "origin": recording.origin,
+            "spec": recording.spec.to_json() | {"statistics": {}},
+            "columns": {name: {"file": self.files[name], "shape": list(v.shape), "dtype": str(v.dtype)} for name, v in columns.items()},
+        }
+        (self.path / DESCRIPTION).write_text(json.dumps(document, indent=1, default=_plain, allow_nan=False))
+
+
+def write(recording: Recording, path: str | Path) -> None:
+    """Write a folder at `path`, whole or not at all; columns are copied in pieces of 64 MB. Raises `BadInput` if it exists."""
+    with atomic(path, folder=True) as scratch:
+        Folder(scratch).finish(recording)
+
+
+def read(path: str | Path) -> Recording:
+    """The recording in a folder that `write` made; columns stay on disk until they are used.
+
+    Raises `BadInput` if the description or a column is missing, damaged or from a newer version.
+    """
+    path = Path(path)
+    try:
+        document = json.loads((path / DESCRIPTION).read_text())
+        columns, layout = document["columns"], document["layout"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{path}: {DESCRIPTION} cannot be read ({error}): save the recording again") from error
+    if layout > _LAYOUT:
+        raise BadInput(f"{path} has layout {layout}, but this version reads up to {_LAYOUT}: update policylab")
+    loaded = {name: _open(path / Path(facts["file"]).name, facts) for name, facts in columns.items()}
+    return Recording(
+        _unflatten(loaded, "observation"), _unflatten(loaded, "action"), loaded.get("reward"), loaded["terminal"],
+        loaded["truncated"], np.asarray(loaded["lengths"]), Spec.from_json(document["spec"]),
+        {name.removeprefix("extra/"): column for name, column in loaded.items() if name.startswith("extra/")},
+        document["name"], document["origin"],
+    )
+
+
+def memory_needed(recording: Recording) -> int:
+    """Bytes that the recording takes once it is wholly in memory (or on the accelerator): every column once, as it is stored."""
+    return sum(int(values.nbytes) for values in _flatten(recording).values())
+
+
+def _flatten(recording: Recording) -> dict[str, np.ndarray]:
+    tree = {"observation": recording.observation, "action": recording.action, "terminal": recording.terminal,
+            "truncated": recording.truncated, "lengths": recording.lengths, "extra": recording.extra}
+    tree |= {} if recording.reward is None else {"reward": recording.reward}
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def _unflatten(columns: dict[str, np.ndarray], root: str) -> PyTree[np.ndarray]:
+    if root in columns:
+        return columns[root]
+    names = dict.fromkeys(name.removeprefix(root + "/").split("/")[0] for name in columns if name.startswith(root + "/"))
+    return {name: _unflatten(columns, f"{root}/{name}") for name in names}
+
+
+def _open(file: Path, facts: dict[str, Any]) -> np.ndarray:
+    try:
+        column = np.load(file, mmap_mode=None if 0 in facts["shape"] else "r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file} is missing or damaged ({error}): save the recording again") from error
+    if list(column.shape) != facts["shape"] or str(column.dtype) != facts["dtype"]:
+        raise BadInput(f"{file} holds {column.dtype}{list(column.shape)} but {DESCRIPTION} says {facts['dtype']}{facts['shape']}: "
+                       "save the recording again")
+    return column
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and arrays, paths and tuples of an origin as JSON knows them."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.tolist() if isinstance(value, np.ndarray) else str(value)

@@ -1,0 +1,85 @@
+"""Multilayer perceptrons, alone or as an ensemble held in one stack of arrays."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+_ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "gelu": jax.nn.gelu, "silu": jax.nn.silu, "elu": jax.nn.elu}
+
+
+class Linear(eqx.Module):
+    """x @ weight + bias, uniform in +-1/sqrt(inputs) at the start (PyTorch's default, which published settings assume)."""
+
+    weight: Float[Array, "*members input output"]
+    bias: Float[Array, "*members output"]
+
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
+        weight_key, bias_key = jax.random.split(key)
+        bound = 1.0 / jnp.sqrt(max(inputs, 1))
+        self.weight = jax.random.uniform(weight_key, (inputs, outputs), minval=-bound, maxval=bound)
+        self.bias = jax.random.uniform(bias_key, (outputs,), minval=-bound, maxval=bound)
+
+    def __call__(self, x: Float[Array, " input"]) -> Float[Array, " output"]:
+        """One sample."""
+        return x @ self.weight + self.bias
+
+
+class LayerNorm(eqx.Module):
+    """Normalise a feature vector to mean 0 and variance 1, then scale and shift (epsilon 1e-5)."""
+
+    scale: Float[Array, "*members size"]
+    shift: Float[Array, "*members size"]
+
+    def __init__(self, size: int):
+        self.scale, self.shift = jnp.ones(size), jnp.zeros(size)
+
+    def __call__(self, x: Float[Array, " size"]) -> Float[Array, " size"]:
+        """One sample."""
+        return (x - x.mean()) * jax.lax.rsqrt(x.var() + 1e-5) * self.scale + self.shift
+
+
+class MLP(eqx.Module):
+    """`depth` hidden layers of `width`, each linear, optional layer norm, activation; then a linear output."""
+
+    layers: tuple[Linear, ...]
+    norms: tuple[LayerNorm, ...]
+    activation: str = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, *, width: int = 256, depth: int = 2, activation: str = "relu",
+                 layer_norm: bool = False, key: PRNGKeyArray):
+        keys = jax.random.split(key, depth + 1)
+        sizes = [inputs, *[width] * depth, outputs]
+        self.layers = tuple(Linear(sizes[i], sizes[i + 1], key=keys[i]) for i in range(depth + 1))
+        self.norms = tuple(LayerNorm(width) for _ in range(depth)) if layer_norm else ()
+        self.activation = activation
+
+    def hidden(self, x: Float[Array, " input"]) -> Float[Array, " width"]:
+        """The last hidden layer's output."""
+        for i, layer in enumerate(self.layers[:-1]):
+            x = layer(x)
+            x = self.norms[i](x) if self.norms else x
+            x = _ACTIVATIONS[self.activation](x)
+        return x
+
+    def __call__(self, x: Float[Array, " input"]) -> Float[Array, " output"]:
+        """One sample."""
+        return self.layers[-1](self.hidden(x))
+
+
+class MLPs(eqx.Module):
+    """An ensemble of perceptrons of one shape; every array has a leading `members` axis."""
+
+    members: MLP
+
+    def __init__(self, count: int, inputs: int, outputs: int, *, width: int = 256, depth: int = 2, activation: str = "relu",
+                 layer_norm: bool = False, key: PRNGKeyArray):
+        build = lambda k: MLP(inputs, outputs, width=width, depth=depth, activation=activation,  # noqa: E731  (vmapped at once)
+                              layer_norm=layer_norm, key=k)
+        self.members = eqx.filter_vmap(build)(jax.random.split(key, count))
+
+    def __call__(self, x: Float[Array, " input"]) -> Float[Array, "members output"]:
+        """Every member's output for one sample."""
+        return jax.vmap(lambda member: member(x))(self.members)

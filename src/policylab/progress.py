@@ -1,0 +1,33 @@
+"""Progress on standard error: one bar that redraws on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+
+class Progress:
+    """`advance(step, numbers)` after every chunk; on a terminal the bar is redrawn, elsewhere a line appears every tenth."""
+
+    def __init__(self, title: str, total: int, *, enabled: bool = True):
+        self.title, self.total, self.enabled = title, max(total, 1), enabled
+        self.terminal = sys.stderr.isatty()
+        self.started, self.printed = time.monotonic(), -1
+
+    def advance(self, step: int, numbers: Mapping[str, float] = {}) -> None:
+        """Show that `step` of `total` steps are done."""
+        if not self.enabled:
+            return
+        share = min(step / self.total, 1.0)
+        spent = time.monotonic() - self.started
+        left = spent / share - spent if share > 0 else float("nan")
+        told = "  ".join(f"{name} {value:.3g}" for name, value in list(numbers.items())[:3])
+        text = f"{self.title:<24.24} {share:>4.0%}  {step:>8,}/{self.total:,}  {spent:4.0f} s, {left:4.0f} s left  {told}"
+        if self.terminal:
+            filled = int(20 * share)
+            sys.stderr.write(f"\r\x1b[2K{'█' * filled}{'░' * (20 - filled)} {text[:110]}" + ("\n" if share >= 1 else ""))
+            sys.stderr.flush()
+        elif int(10 * share) > self.printed:
+            self.printed = int(10 * share)
+            print(text.rstrip(), file=sys.stderr, flush=True)

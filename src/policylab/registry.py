@@ -1,0 +1,93 @@
+"""Where everything that has a name lives: learners, forms and tasks by name, imported only when asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+from pathlib import Path
+from typing import Any
+
+from policylab.errors import BadInput
+
+LEARNERS = {
+    # name: (module below policylab.learners, class)
+    "iql": ("offline.iql", "IQL"),
+}
+
+FORMS = {
+    # class: module below policylab.policies
+    "Deterministic": "deterministic",
+    "Gaussian": "gaussian",
+    "Categorical": "categorical",
+}
+
+
+def learner_class(name: str) -> type:
+    """The learner class of that name, or of the user's own `file.py:Class`."""
+    if ":" in name:
+        return _class_in_file(*name.rsplit(":", 1))
+    if name not in LEARNERS:
+        raise BadInput(f"there is no learner {name!r}: choose one of {', '.join(LEARNERS)}, or name your own as mine.py:Mine")
+    module, cls = LEARNERS[name]
+    return getattr(importlib.import_module(f"policylab.learners.{module}"), cls)
+
+
+def _class_in_file(file: str, cls: str) -> type:
+    path = Path(file)
+    if not path.is_file():
+        raise BadInput(f"there is no file {file}: name a learner as path/to/file.py:Class")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    if not inspect.isclass(getattr(module, cls, None)):
+        raise BadInput(f"{file} has no class {cls!r}: it has {', '.join(n for n, v in vars(module).items() if inspect.isclass(v))}")
+    return getattr(module, cls)
+
+
+def form_class(name: str) -> type:
+    """The form class of that name."""
+    if name not in FORMS:
+        raise BadInput(f"there is no policy form {name!r}: choose one of {', '.join(FORMS)}")
+    return getattr(importlib.import_module(f"policylab.policies.{FORMS[name]}"), name)
+
+
+def name_of(learner: Any) -> str:
+    """The registered name of a learner, or its class name."""
+    for name, (_, cls) in LEARNERS.items():
+        if cls == type(learner).__name__:
+            return name
+    return type(learner).__name__
+
+
+def to_json(value: Any) -> Any:
+    """A learner or form as JSON: its name and its fields; tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kind = "form" if type(value).__name__ in FORMS else "learner"
+        return {kind: type(value).__name__ if kind == "form" else name_of(value), "fields": fields}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return float(value)
+
+
+def from_json(document: Any, *, learner: Any = None) -> Any:
+    """The learner or form that `to_json` described; looks classes up in the registries and nowhere else."""
+    if isinstance(document, list):
+        return tuple(from_json(item) for item in document)
+    if isinstance(document, dict) and "form" in document:
+        return form_class(document["form"])(**{k: from_json(v) for k, v in document["fields"].items()})
+    if isinstance(document, dict) and "learner" in document:
+        if document["learner"] not in LEARNERS:
+            raise BadInput(f"{document['learner']} is a learner of your own: give it, as in load_run(path, learner=Mine())")
+        return learner_class(document["learner"])(**{k: from_json(v) for k, v in document["fields"].items()})
+    if isinstance(document, dict):
+        return {key: from_json(item) for key, item in document.items()}
+    return document

@@ -1,0 +1,224 @@
+"""Run: what training leaves behind, in memory and on disk."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from policylab import registry
+from policylab.checkpoints import load_arrays, load_document, save_arrays, write_atomically
+from policylab.errors import BadInput, Unsupported
+from policylab.experience import Spec
+from policylab.learner import Learner
+from policylab.policy import Policy
+from policylab.settings import traced
+
+_CHECKPOINT, _METRICS, _DESCRIPTION = "checkpoint.safetensors", "metrics.jsonl", "run.json"
+
+
+@dataclass(frozen=True)
+class PerSeed:
+    """A trained thing that differs between seeds: every leaf has a leading seed axis."""
+
+    value: Any
+
+
+@dataclass
+class Run:
+    """A trained learner: its state for every seed (leading axis), its metrics, and the stages before it.
+
+    `metrics` has one row per chunk: `step`, `seconds`, `metrics` {name: value per seed} and, where evaluated, `evaluation`.
+    """
+
+    learner: Learner
+    spec: Spec
+    seeds: tuple[int, ...]
+    state: PyTree
+    step: int = 0
+    total: int = 0
+    stage: int = 0
+    earlier: tuple[Run, ...] = ()
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    source_state: PyTree = None
+
+    @property
+    def name(self) -> str:
+        """The learner's registered name, or its class name."""
+        return registry.name_of(self.learner)
+
+    def products(self, *, seed: int | None = None) -> dict[str, Any]:
+        """Everything learned, for one seed number, or stacked over seeds."""
+        products = jax.vmap(self.learner.products)(self.state) if seed is None else self.learner.products(self._state_of(seed))
+        return products
+
+    def _state_of(self, seed: int) -> PyTree:
+        if seed not in self.seeds:
+            raise BadInput(f"this run has no seed {seed}: it has {', '.join(map(str, self.seeds))}")
+        index = self.seeds.index(seed)
+        return jax.tree.map(lambda leaf: leaf[index], self.state)
+
+    def _product(self, name: str, seed: int | None) -> Any:
+        products = self.products(seed=self.seeds[0] if seed is None else seed)
+        if name not in products:
+            raise Unsupported(f"{self.name} learns no {name}: it offers {', '.join(products)}")
+        return products[name]
+
+    def policy(self, *, seed: int | None = None) -> Policy:
+        """The policy of one seed (the first by default), sampling; `.mode()` is its deterministic version."""
+        return self._product("policy", seed)
+
+    def critic(self, *, seed: int | None = None) -> Any:
+        """The critic of one seed (the first by default)."""
+        return self._product("critic", seed)
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The rows of `metrics` that hold an evaluation."""
+        return [row for row in self.metrics if "evaluation" in row]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the run to a folder that `load_run` reads; the metrics go beside the arrays."""
+        place = RunFolder(Path(folder), self)
+        place.begin()
+        for row in self.metrics:
+            place.append(row)
+        place.checkpoint((self.state, self.source_state))
+        return Path(folder)
+
+    def save_policy(self, path: str | Path, *, seed: int | None = None, product: str = "policy") -> Path:
+        """Write one seed's policy with its Spec to one safetensors file that `load_policy` reads."""
+        document = {"kind": "product", "product": product, "learner": registry.to_json(self.learner), "spec": self.spec.to_json()}
+        save_arrays(path, {"product": self._product(product, seed), "spec": self.spec}, document)
+        return Path(path)
+
+    def describe(self) -> dict[str, Any]:
+        """The run as JSON: learner with all settings, spec, seeds, steps, versions."""
+        return {
+            "kind": "run", "learner": registry.to_json(self.learner), "spec": self.spec.to_json(), "seeds": list(self.seeds),
+            "step": self.step, "total": self.total, "stage": self.stage, "versions": versions(),
+        }
+
+
+def versions() -> dict[str, str]:
+    """The versions that a number depends on."""
+    from importlib.metadata import version
+
+    return {"python": platform.python_version(), **{name: version(name) for name in ("policylab", "jax", "equinox", "optax", "numpy")}}
+
+
+class RunFolder:
+    """A run on disk: `run.json`, `metrics.jsonl` (appended), `checkpoint.safetensors` (replaced atomically)."""
+
+    def __init__(self, folder: Path, run: Run):
+        self.folder, self.run = folder, run
+
+    def begin(self) -> None:
+        """Start a new run here. Raises `BadInput` if another run is already in this folder."""
+        if (self.folder / _CHECKPOINT).exists():
+            raise BadInput(f"{self.folder} already holds a run: choose another folder, or resume it (resume=True, --resume)")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._describe()
+        write_atomically(self.folder / _METRICS, b"")
+
+    def _describe(self) -> None:
+        write_atomically(self.folder / _DESCRIPTION, (json.dumps(self.run.describe(), indent=1) + "\n").encode())
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row to the metrics."""
+        with open(self.folder / _METRICS, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def checkpoint(self, carry: tuple[PyTree, PyTree]) -> None:
+        """Write the state of the loop; what was there is replaced in one step."""
+        tree = {"state": carry[0], "source": carry[1], "spec": self.run.spec}
+        save_arrays(self.folder / _CHECKPOINT, tree, self.run.describe())
+        self._describe()
+
+    def resume(self, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        """The loop's state from the checkpoint, if there is one; metrics beyond it are cut off.
+
+        Raises `BadInput` if the folder holds a run of another learner, setting, number of steps or list of seeds.
+        """
+        path = self.folder / _CHECKPOINT
+        if not path.exists():
+            (self.folder / _METRICS).unlink(missing_ok=True)
+            self.begin()
+            return carry
+        saved, mine = load_document(path), self.run.describe()
+        for part in ("learner", "seeds", "total", "spec", "stage"):
+            if saved[part] != mine[part]:
+                raise BadInput(f"{self.folder} holds a run with another {part}: resume it with the settings it was started with "
+                               f"(see {self.folder / _DESCRIPTION}), or choose another folder")
+        tree, _ = load_arrays(path, {"state": carry[0], "source": carry[1], "spec": self.run.spec})
+        self.run.step = saved["step"]
+        rows = [row for row in _read_rows(self.folder / _METRICS) if row["step"] <= saved["step"]]
+        self.run.metrics = rows
+        write_atomically(self.folder / _METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        return tree["state"], tree["source"]
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:  # a line cut short by a kill; the steps it told of are run again
+            break
+    return rows
+
+
+def _learner_of(document: Mapping[str, Any], learner: Learner | None, path: Path) -> Learner:
+    if learner is not None:
+        if registry.to_json(learner) != document["learner"]:
+            raise BadInput(f"{path} was saved with other settings than the learner you gave: see its run.json")
+        return learner
+    return registry.from_json(document["learner"])
+
+
+def load_run(folder: str | Path, *, learner: Learner | None = None) -> Run:
+    """The run saved in `folder`. Runs of your own learner class need `learner=Mine(...)`, since loading never executes code."""
+    path = Path(folder) / _CHECKPOINT
+    document = load_document(path)
+    if document.get("kind") != "run":
+        raise BadInput(f"{path} holds a {document.get('kind')}, not a run: use load_policy")
+    learner, spec = _learner_of(document, learner, path), Spec.from_json(document["spec"])
+    seeds = tuple(document["seeds"])
+
+    def build() -> PyTree:
+        return jax.vmap(lambda key: traced(learner).init(spec, key=key))(jax.random.split(jax.random.key(0), len(seeds)))
+
+    tree, _ = load_arrays(path, {"state": jax.eval_shape(build), "spec": spec})
+    return Run(learner, tree["spec"], seeds, tree["state"], step=document["step"], total=document["total"],
+               stage=document["stage"], metrics=_read_rows(Path(folder) / _METRICS))
+
+
+def load_policy(path: str | Path, *, spec: Spec | None = None, learner: Learner | None = None) -> Policy:
+    """The policy (or other product) that `save_policy` wrote. With `spec`, a mismatch of spaces is one clear sentence."""
+    policy, saved = load_product(path, learner=learner)
+    if spec is not None:
+        saved.require(spec)
+    return policy
+
+
+def load_product(path: str | Path, *, learner: Learner | None = None) -> tuple[Any, Spec]:
+    """A saved product and its Spec."""
+    document = load_document(path)
+    if document.get("kind") != "product":
+        raise BadInput(f"{path} holds a {document.get('kind')}, not a policy: use load_run on its folder")
+    learner, spec = _learner_of(document, learner, Path(path)), Spec.from_json(document["spec"])
+
+    def build() -> PyTree:
+        live = traced(learner)
+        return live.products(live.init(spec, key=jax.random.key(0)))[document["product"]]
+
+    tree, _ = load_arrays(path, {"product": jax.eval_shape(build), "spec": spec})
+    return tree["product"], tree["spec"]
