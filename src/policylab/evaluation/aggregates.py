@@ -18,8 +18,8 @@ from policylab.errors import BadInput
 
 Scores = Real[np.ndarray, "seed task"]
 
-# Replicates per block: the counts of a block stay in the processor's cache at the usual sizes.
-BLOCK_CELLS = 200_000
+# Numbers held per block of replicates: few enough to stay in the processor's cache at the usual sizes.
+BLOCK = 200_000
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,12 @@ def aggregate_intervals(
 
 
 def probability_of_improvement(
-    x: Real[np.ndarray, "seed_x task"], y: Real[np.ndarray, "seed_y task"], *,
-    replicates: int = 2_000, seed: int = 0, level: float = 0.95,
+    x: Real[np.ndarray, "seed_x task"],
+    y: Real[np.ndarray, "seed_y task_of_y"],
+    *,
+    replicates: int = 2_000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Aggregate:
     """The probability that a run of `x` beats a run of `y` on the same task, averaged over tasks; ties count one half.
 
@@ -114,19 +118,26 @@ def probability_of_improvement(
     wins = (left > right) + 0.5 * (left == right)  # [task, seed of x, seed of y]
     pairs = wins.size
     draws = []
-    blocks = zip(
-        resamplings(*x.shape, replicates, (seed, 0), len(y)), resamplings(*y.shape, replicates, (seed, 1), len(x)), strict=True
-    )
-    for drawn_x, drawn_y in blocks:
+    block = _block(max(x.size, y.size))
+    left_draws = resamplings(*x.shape, replicates, seed=(seed, 0), block=block)
+    right_draws = resamplings(*y.shape, replicates, seed=(seed, 1), block=block)
+    for drawn_x, drawn_y in zip(left_draws, right_draws, strict=True):
         beaten = wins @ drawn_y.astype(np.float64)
         draws.append(np.einsum("tsr,tsr->r", drawn_x.astype(np.float64), beaten) / pairs)
     low, high = _ends(np.concatenate(draws), level)
-    return Aggregate("probability_of_improvement", float(wins.sum() / pairs), (float(low), float(high)), level, len(x), x.shape[1])
+    return Aggregate(
+        "probability_of_improvement", float(wins.sum() / pairs), (float(low), float(high)), level, len(x), x.shape[1]
+    )
 
 
 def performance_profile(
-    scores: Scores, thresholds: Real[np.ndarray, " threshold"], *,
-    replicates: int = 2_000, seed: int = 0, level: float = 0.95, of_task_means: bool = False,
+    scores: Scores,
+    thresholds: Real[np.ndarray, " threshold"],
+    *,
+    replicates: int = 2_000,
+    seed: int = 0,
+    level: float = 0.95,
+    of_task_means: bool = False,
 ) -> Profile:
     """The share of runs (or, with `of_task_means`, of tasks by their mean) with a score above each threshold, with its band."""
     _require(level, replicates)
@@ -135,7 +146,7 @@ def performance_profile(
     means = table.mean(axis=0)
     above = (table.T.reshape(-1) if not of_task_means else means) > thresholds[:, None]
     draws = []
-    for drawn in resamplings(*table.shape, replicates, (seed, 0), len(thresholds)):
+    for drawn in resamplings(*table.shape, replicates, seed=(seed, 0), block=_block(max(table.size, above.size))):
         if of_task_means:
             replicate_means = (table.T[:, None, :] @ drawn.astype(np.float64))[:, 0] / len(table)  # [task, replicate]
             draws.append(np.mean(replicate_means > thresholds[:, None, None], axis=1))
@@ -146,15 +157,13 @@ def performance_profile(
 
 
 def resamplings(
-    seeds: int, tasks: int, replicates: int, seed: tuple[int, ...], width: int = 1
+    seeds: int, tasks: int, replicates: int, *, seed: tuple[int, ...], block: int
 ) -> Iterator[UInt[np.ndarray, "task seed block"]]:
     """Blocks of bootstrap replicates: how often each cell was drawn when the seeds of every task are drawn with replacement.
 
-    The counts of one task and replicate add up to `seeds`. `width` says how many numbers per cell the caller will make of a block.
+    The counts of one task and replicate add up to `seeds`. A block has `block` replicates, the last one the rest.
     """
     generator = np.random.default_rng(seed)
-    block = int(np.clip(BLOCK_CELLS // (seeds * tasks), 1, 4096))
-    block = max(1, block // max(1, width // 16))
     kind = _smallest_unsigned(seeds)
     for start in range(0, replicates, block):
         size = min(block, replicates - start)
@@ -164,6 +173,11 @@ def resamplings(
         else:
             cell = (np.arange(tasks)[:, None, None] * seeds + drawn) * size + np.arange(size)
             yield np.bincount(cell.reshape(-1), minlength=tasks * seeds * size).astype(kind).reshape(tasks, seeds, size)
+
+
+def _block(numbers: int) -> int:
+    """How many replicates to treat at once when each needs this many numbers."""
+    return int(np.clip(BLOCK // numbers, 1, 4096))
 
 
 def _aggregate_draws(
@@ -180,7 +194,7 @@ def _aggregate_draws(
     kind = _smallest_unsigned(size)
     result = np.empty((methods, 4, replicates))
     start = 0
-    for drawn in resamplings(seeds, tasks, replicates, (seed, 0), methods):
+    for drawn in resamplings(seeds, tasks, replicates, seed=(seed, 0), block=_block(max(size, tasks * methods))):
         flat = drawn.reshape(size, -1)
         real = drawn.astype(np.float64)
         means = by_task @ real / seeds  # [task, method, replicate]
@@ -214,7 +228,9 @@ def _checked(scores: np.ndarray, name: str = "scores") -> np.ndarray:
         raise BadInput(f"{name} have shape {table.shape}: give one row per seed and one column per task")
     if not np.all(np.isfinite(table)):
         row, task = np.argwhere(~np.isfinite(table))[0]
-        raise BadInput(f"{name} hold {table[row, task]} at seed {row}, task {task}: leave out runs without a score, for every method")
+        raise BadInput(
+            f"{name} hold {table[row, task]} at seed {row}, task {task}: leave out runs without a score, for every method"
+        )
     return table
 
 
