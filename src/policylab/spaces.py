@@ -26,12 +26,13 @@ class Box:
 
     @property
     def bounded(self) -> bool:
+        """Whether every entry has a finite lower and upper bound."""
         return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """The lower and upper bounds as float32 arrays of `shape`."""
         size = math.prod(self.shape)
-        return tuple(  # ty: ignore[invalid-return-type]  (a pair by construction)
+        return tuple(  # ty: ignore[invalid-explicit-return]  (a pair by construction)
             np.broadcast_to(np.asarray(bound, np.float32), (size,)).reshape(self.shape) for bound in (self.low, self.high)
         )
 
@@ -135,8 +136,10 @@ def from_gymnasium(space: gymnasium.Space) -> Space:
         case gymnasium.spaces.MultiDiscrete():
             return Composite(tuple((str(i), Discrete(int(n))) for i, n in enumerate(space.nvec.reshape(-1))))
         case gymnasium.spaces.MultiBinary():
-            return Box(tuple(np.atleast_1d(space.shape)), 0.0, 1.0, "int8")
-    raise BadInput(f"spaces of kind {type(space).__name__} have no array form: wrap the environment to give Box, Discrete or Dict")
+            return Box(tuple(space.shape), 0.0, 1.0, "int8")
+    raise BadInput(
+        f"spaces of kind {type(space).__name__} have no array form: wrap the environment to give Box, Discrete or Dict"
+    )
 
 
 def to_gymnasium(space: Space) -> gymnasium.Space:

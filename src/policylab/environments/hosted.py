@@ -10,6 +10,7 @@ import equinox as eqx
 import gymnasium
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
@@ -60,14 +61,17 @@ class Gymnasium(Environment):
 
     @property
     def spec(self) -> Spec:
+        """Spaces, time limit and control rate as the environment declares them."""
         return self.host.spec
 
     @property
     def hosted(self) -> bool:
+        """Steps leave the compiled program."""
         return True
 
     @property
     def restorable(self) -> bool:
+        """A simulator cannot be put back into an earlier state."""
         return False
 
     def reset(self, key: PRNGKeyArray) -> tuple[Place, PyTree]:
@@ -116,7 +120,7 @@ def _folding(host: Host, method: Callable, results: Callable[[int], PyTree]) -> 
 
     def guarded(*values: Any) -> Any:
         try:
-            return method(*values)
+            return method(*jax.tree.map(np.asarray, values))
         except Exception as error:
             host.failure = error
             raise
@@ -169,8 +173,10 @@ def _renew(host: Host) -> Callable:
 
 @_remember
 def _step(host: Host) -> Callable:
-    def results(n: int) -> PyTree:
-        reward = _shape(n, jnp.float32, host.spec.reward_shape)
-        return _shape(n, jnp.int32), _observations(host, n), reward, _shape(n, bool), _shape(n, bool), _shape(n, jnp.float32)
+    return _folding(host, host.step, lambda n: _step_results(host, n))
 
-    return _folding(host, host.step, results)
+
+def _step_results(host: Host, count: int) -> PyTree:
+    reward = _shape(count, jnp.float32, host.spec.reward_shape)
+    flags = (_shape(count, bool), _shape(count, bool), _shape(count, jnp.float32))
+    return _shape(count, jnp.int32), _observations(host, count), reward, *flags

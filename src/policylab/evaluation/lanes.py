@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from policylab import spaces
 from policylab.environments.hosted import Gymnasium
 from policylab.environments.hosting import Host
 from policylab.policy import Policy
@@ -79,7 +78,7 @@ def _play(host: Host, policies: Policy, simulators: list, seeds: np.ndarray, siz
     observation = host.buffer(len(simulators))
     episode, time = np.tile(np.arange(lanes, dtype=np.int32), count), np.zeros(len(simulators), np.int32)
     following = np.full(count, lanes)
-    grid = lambda leaf: leaf.reshape(count, lanes, *leaf.shape[1:])  # noqa: E731  (shorter than a nested def)
+    grid = lambda leaf: leaf.reshape(count, lanes, *leaf.shape[1:])
     memory = _memory(policies, grid(episode), key)
 
     def begin(lane: int) -> None:

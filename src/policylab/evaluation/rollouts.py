@@ -114,11 +114,11 @@ def _sums(
     """
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 3))(jnp.arange(episodes))
 
-    def start(policy: Policy, episode: PRNGKeyArray) -> tuple:
+    def start(policy: Policy, episode: Array) -> tuple:
         state, observation = environment.reset(episode[0])
         return state, observation, policy.initial_memory(key=episode[1]), jnp.asarray(True)
 
-    def move(policy: Policy, episode: PRNGKeyArray, carry: tuple, time: Array) -> tuple[tuple, tuple]:
+    def move(policy: Policy, episode: Array, carry: tuple, time: Array) -> tuple[tuple, tuple]:
         state, observation, memory, alive = carry
         act_key, step_key = jax.random.split(jax.random.fold_in(episode[2], time))
         action, memory = policy.act(observation, memory, key=act_key)
@@ -157,7 +157,7 @@ def _record(policy: Policy, environment: Environment, episodes: int, horizon: in
     reached = np.concatenate([np.ones((episodes, 1), bool), valid], axis=1)
     truncated = np.asarray(played.truncated).copy()
     truncated[rows, lengths - 1] |= ~np.asarray(played.terminal)[rows, lengths - 1]
-    take = lambda tree, mask: jax.tree.map(lambda leaf: np.asarray(leaf)[mask], tree)  # noqa: E731  (shorter than a nested def)
+    take = lambda tree, mask: jax.tree.map(lambda leaf: np.asarray(leaf)[mask], tree)
     return {
         "observation": take(played.observation, reached), "lengths": lengths, "truncated": truncated[valid],
         **{column: take(getattr(played, column), valid) for column in ("action", "reward", "terminal")},
