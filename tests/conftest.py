@@ -7,4 +7,6 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 from jaxtyping import install_import_hook
 
-hook = install_import_hook("policylab", "beartype.beartype")
+import tests.typechecker  # noqa: F401  (the hook looks the checker up by name)
+
+hook = install_import_hook("policylab", "tests.typechecker.check")

@@ -20,8 +20,10 @@ T = TypeVar("T")
 
 
 def _named_leaves(tree: PyTree) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path, simple=True, separator="/") or "value": leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/") or "value": leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def save_arrays(path: Path | str, tree: PyTree, document: dict[str, Any]) -> None:
@@ -48,7 +50,9 @@ def load_arrays(path: Path | str, like: T) -> tuple[T, dict[str, Any]]:
         if name not in arrays:
             raise BadInput(f"{path} has no array {name!r}: it was saved by another learner, form or version")
         if tuple(arrays[name].shape) != tuple(leaf.shape):
-            raise BadInput(f"{path}: array {name!r} has shape {arrays[name].shape}, not {tuple(leaf.shape)}: it was saved with other settings")
+            raise BadInput(
+                f"{path}: array {name!r} has shape {arrays[name].shape}, not {tuple(leaf.shape)}: it was saved with other settings"
+            )
     leaves = [jnp.asarray(arrays[name]).astype(leaf.dtype) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), document
 

@@ -53,7 +53,7 @@ class Greater(Part):
 
     a: str
     b: str
-    margin: float
+    margin: float | int
     metric: str = ""
     kind: ClassVar[str] = "greater"
 
@@ -81,7 +81,7 @@ class Equivalent(Part):
 
     a: str
     b: str
-    margin: float
+    margin: float | int
     control: str
     metric: str = ""
     kind: ClassVar[str] = "equivalent"
@@ -107,7 +107,7 @@ class Relation(Part):
     or another key. Supported or refuted when its interval lies wholly on that or the other side."""
 
     statistic: str
-    bound: float | str
+    bound: float | int | str
     side: Literal["above", "below"] = "above"
     kind: ClassVar[str] = "relation"
 
@@ -134,8 +134,8 @@ class Calibrated(Part):
     when wholly outside. Where every value is 0 or 1 the interval is Clopper and Pearson's."""
 
     rate: str
-    low: float
-    high: float
+    low: float | int
+    high: float | int
     kind: ClassVar[str] = "calibrated"
     levels: ClassVar[tuple[float, ...]] = SAMENESS_LEVELS
 
@@ -159,8 +159,8 @@ class Exact(Part):
     """In every unit |a - b| <= `tolerance`; `b` is a key of `measure` or a number. Refuted by the first unit beyond it."""
 
     a: str
-    b: float | str
-    tolerance: float
+    b: float | int | str
+    tolerance: float | int
     kind: ClassVar[str] = "exact"
 
     def __post_init__(self) -> None:
@@ -196,7 +196,7 @@ class Claim:
     budget: str  # what is equal between the arms: updates, environment steps, tokens, calls
     scale: Literal["paper", "analogue", "machinery"]  # machinery: the effect was planted, our code is tested
     deviation: str  # how this differs from the paper's experiment
-    minutes: float  # all looks together on 2 cores; 10, at most 20
+    minutes: float | int  # all looks together on 2 cores; 10, at most 20
     unit: str = "training seed"
     looks: tuple[int, ...] = LOOKS
     tuning: str = "published defaults on both sides"
@@ -256,6 +256,6 @@ class Claim:
         return clean
 
 
-def _positive(value: float, name: str) -> None:
+def _positive(value: float | int, name: str) -> None:
     if not (math.isfinite(value) and value > 0.0):
         raise BadInput(f"{name} is {value}: give it a number above 0, fixed before the first run")

@@ -15,7 +15,7 @@ def cache_folder() -> Path:
 
 def enable_cache() -> None:
     """Turn the cache on unless the user has set one or has switched it off with POLICYLAB_CACHE=0."""
-    if os.environ.get("POLICYLAB_CACHE") == "0" or jax.config.jax_compilation_cache_dir is not None:
+    if os.environ.get("POLICYLAB_CACHE") == "0" or jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     folder = cache_folder() / "compiled"
     try:

@@ -46,7 +46,9 @@ class Spec(eqx.Module):
         for name in ("observation", "action"):
             mine, yours = spaces.describe(getattr(self, name)), spaces.describe(getattr(other, name))
             if mine != yours:
-                raise BadInput(f"{ours} has {name}s of {mine} but {theirs} has {yours}: use one that matches, or map the {name}")
+                raise BadInput(
+                    f"{ours} has {name}s of {mine} but {theirs} has {yours}: use one that matches, or map the {name}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the arrays of `statistics`, of which only the field names are kept."""
@@ -168,8 +170,15 @@ class Trials:
     extra: dict[str, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
-    def of(policy: str, outcome: np.ndarray, *, seeds: np.ndarray, success: np.ndarray | None = None,
-           length: np.ndarray | None = None, scorer: str = "environment") -> Trials:
+    def of(
+        policy: str,
+        outcome: np.ndarray,
+        *,
+        seeds: np.ndarray,
+        success: np.ndarray | None = None,
+        length: np.ndarray | None = None,
+        scorer: str = "environment",
+    ) -> Trials:
         """Trials of one policy from `outcome` of shape [seed, episode]."""
         rows, episodes = outcome.shape
         nothing = np.full(outcome.size, np.nan)
@@ -197,14 +206,18 @@ class Trials:
 
     def where(self, mask: np.ndarray) -> Trials:
         """The rows that `mask` selects."""
-        return Trials(**{name: getattr(self, name)[mask] for name in _TRIAL_COLUMNS}, extra={k: v[mask] for k, v in self.extra.items()})
+        return Trials(
+            **{name: getattr(self, name)[mask] for name in _TRIAL_COLUMNS}, extra={k: v[mask] for k, v in self.extra.items()}
+        )
 
     def matrix(self, policy: str, column: str = "outcome") -> np.ndarray:
         """One policy's column as an array of shape [seed, instance]; raises `BadInput` if some cells are missing."""
         rows = self.where(self.policy == policy)
         seeds, instances = np.unique(rows.seed), np.unique(rows.instance)
         if len(rows) != len(seeds) * len(instances):
-            raise BadInput(f"{policy} has {len(rows)} trials for {len(seeds)} seeds x {len(instances)} instances: run the missing ones")
+            raise BadInput(
+                f"{policy} has {len(rows)} trials for {len(seeds)} seeds x {len(instances)} instances: run the missing ones"
+            )
         order = np.lexsort((rows.instance, rows.seed))
         return getattr(rows, column)[order].reshape(len(seeds), len(instances))
 

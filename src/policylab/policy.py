@@ -32,7 +32,9 @@ class Policy(eqx.Module):
 
     def sample(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, Float[Array, ""], PyTree]:
         """A reparameterised action, its log-probability (computed before any squashing) and the next memory."""
-        raise Unsupported(f"{type(self).__name__} has no tractable sampling density: choose a form such as Gaussian or Categorical")
+        raise Unsupported(
+            f"{type(self).__name__} has no tractable sampling density: choose a form such as Gaussian or Categorical"
+        )
 
     def log_probs(self, window: Window) -> Float[Array, "time part"]:
         """Log-probability of each action of `window`, one term per factor of the action, 0 where padded."""
@@ -70,11 +72,14 @@ class Form:
 
 def as_windows(batch: Window) -> Window:
     """A batch of transitions (as `Steps` delivers them) as windows of one: a time axis of length 1 after the batch axis."""
-    expand = lambda tree: jax.tree.map(lambda leaf: leaf[:, None], tree)  # noqa: E731  (shorter than a nested def)
+    expand = lambda tree: jax.tree.map(lambda leaf: leaf[:, None], tree)
     return Window(
-        **{name: expand(getattr(batch, name)) for name in
-           ("observation", "action", "reward", "next_observation", "terminal", "truncated", "valid", "duration")},
-        memory=batch.memory, extra=expand(batch.extra),
+        **{
+            name: expand(getattr(batch, name))
+            for name in ("observation", "action", "reward", "next_observation", "terminal", "truncated", "valid", "duration")
+        },
+        memory=batch.memory,
+        extra=expand(batch.extra),
     )
 
 

@@ -44,7 +44,9 @@ def _class_in_file(file: str, cls: str) -> type:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     if not inspect.isclass(getattr(module, cls, None)):
-        raise BadInput(f"{file} has no class {cls!r}: it has {', '.join(n for n, v in vars(module).items() if inspect.isclass(v))}")
+        raise BadInput(
+            f"{file} has no class {cls!r}: it has {', '.join(n for n, v in vars(module).items() if inspect.isclass(v))}"
+        )
     return getattr(module, cls)
 
 

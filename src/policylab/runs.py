@@ -18,7 +18,7 @@ from policylab.errors import BadInput, Unsupported
 from policylab.experience import Spec
 from policylab.learner import Learner
 from policylab.policy import Policy
-from policylab.settings import traced
+from policylab.hyperparameters import traced
 
 _CHECKPOINT, _METRICS, _DESCRIPTION = "checkpoint.safetensors", "metrics.jsonl", "run.json"
 
@@ -94,15 +94,26 @@ class Run:
 
     def save_policy(self, path: str | Path, *, seed: int | None = None, product: str = "policy") -> Path:
         """Write one seed's policy with its Spec to one safetensors file that `load_policy` reads."""
-        document = {"kind": "product", "product": product, "learner": registry.to_json(self.learner), "spec": self.spec.to_json()}
+        document = {
+            "kind": "product",
+            "product": product,
+            "learner": registry.to_json(self.learner),
+            "spec": self.spec.to_json(),
+        }
         save_arrays(path, {"product": self._product(product, seed), "spec": self.spec}, document)
         return Path(path)
 
     def describe(self) -> dict[str, Any]:
         """The run as JSON: learner with all settings, spec, seeds, steps, versions."""
         return {
-            "kind": "run", "learner": registry.to_json(self.learner), "spec": self.spec.to_json(), "seeds": list(self.seeds),
-            "step": self.step, "total": self.total, "stage": self.stage, "versions": versions(),
+            "kind": "run",
+            "learner": registry.to_json(self.learner),
+            "spec": self.spec.to_json(),
+            "seeds": list(self.seeds),
+            "step": self.step,
+            "total": self.total,
+            "stage": self.stage,
+            "versions": versions(),
         }
 
 
@@ -110,7 +121,10 @@ def versions() -> dict[str, str]:
     """The versions that a number depends on."""
     from importlib.metadata import version
 
-    return {"python": platform.python_version(), **{name: version(name) for name in ("policylab", "jax", "equinox", "optax", "numpy")}}
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("policylab", "jax", "equinox", "optax", "numpy")},
+    }
 
 
 class RunFolder:
@@ -154,8 +168,10 @@ class RunFolder:
         saved, mine = load_document(path), self.run.describe()
         for part in ("learner", "seeds", "total", "spec", "stage"):
             if saved[part] != mine[part]:
-                raise BadInput(f"{self.folder} holds a run with another {part}: resume it with the settings it was started with "
-                               f"(see {self.folder / _DESCRIPTION}), or choose another folder")
+                raise BadInput(
+                    f"{self.folder} holds a run with another {part}: resume it with the settings it was started with "
+                    f"(see {self.folder / _DESCRIPTION}), or choose another folder"
+                )
         tree, _ = load_arrays(path, {"state": carry[0], "source": carry[1], "spec": self.run.spec})
         self.run.step = saved["step"]
         rows = [row for row in _read_rows(self.folder / _METRICS) if row["step"] <= saved["step"]]
@@ -197,8 +213,16 @@ def load_run(folder: str | Path, *, learner: Learner | None = None) -> Run:
         return jax.vmap(lambda key: traced(learner).init(spec, key=key))(jax.random.split(jax.random.key(0), len(seeds)))
 
     tree, _ = load_arrays(path, {"state": jax.eval_shape(build), "spec": spec})
-    return Run(learner, tree["spec"], seeds, tree["state"], step=document["step"], total=document["total"],
-               stage=document["stage"], metrics=_read_rows(Path(folder) / _METRICS))
+    return Run(
+        learner,
+        tree["spec"],
+        seeds,
+        tree["state"],
+        step=document["step"],
+        total=document["total"],
+        stage=document["stage"],
+        metrics=_read_rows(Path(folder) / _METRICS),
+    )
 
 
 def load_policy(path: str | Path, *, spec: Spec | None = None, learner: Learner | None = None) -> Policy:

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
 
 from policylab import spaces
 from policylab.compilation import enable_cache
 from policylab.errors import BadInput, Diverged
-from policylab.learner import Clock, Learner, Sometimes
+from policylab.learner import Learner
+from policylab.program import NEVER, advance, initialise
 from policylab.progress import Progress
 from policylab.runs import PerSeed, Run, RunFolder
-from policylab.settings import check, traced
+from policylab.hyperparameters import check, traced
 from policylab.source import Source
-
-_NEVER = np.iinfo(np.int32).max
-_HOSTED_CHUNK = 64  # steps whose host-made batches are shipped to the device at once
 
 
 @dataclass(frozen=True)
@@ -64,70 +60,96 @@ def train(
     Raises `BadInput` for settings out of range, data that lack what the learner needs, or a checkpoint of another run, and
     `Diverged` at the first non-finite metric, naming it, the seed and the step; the last checkpoint is kept.
     """
-    options = {"seeds": seeds, "evaluate": evaluate, "every": every, "episodes": episodes, "resume": resume,
-               "checkpoint_every": checkpoint_every, "trackers": trackers, "progress": progress}
+    if resume and out is None:
+        raise BadInput("resume needs the folder of the run: give out= as well")
+    options = Options(seeds, evaluate, every, episodes, resume, checkpoint_every, tuple(trackers), progress)
     if isinstance(learner, Sequence):
-        return _train_stages(learner, given=given, out=out, **options)
+        return _train_stages(learner, given, out, options)
     if source is None:
         raise BadInput("train needs a source: a dataset, as in lab.train(lab.IQL(), task.dataset('mixed'), steps=10_000)")
-    before = learner if isinstance(learner, Run) else None
-    return _train_one(before.learner if before else learner, source, steps=steps, given=given, out=out, before=before, **options)
+    before = None
+    if isinstance(learner, Run):
+        before, learner = learner, learner.learner
+    return _train_one(Stage(learner, source, steps, given), out, options, before=before)
 
 
-def _train_stages(stages: Sequence[Stage], *, given: Mapping[str, Any], out: str | Path | None, **options: Any) -> Run:
+@dataclass(frozen=True)
+class Options:
+    """How to train, whatever is trained: the arguments of `train` by the same names."""
+
+    seeds: int | Sequence[int]
+    evaluate: Any
+    every: int | None
+    episodes: int
+    resume: bool
+    checkpoint_every: int | None
+    trackers: tuple[Callable[[dict[str, Any]], None], ...]
+    progress: bool
+
+    def seed_numbers(self) -> tuple[int, ...]:
+        """The list of seeds; raises `BadInput` if it is empty or repeats itself."""
+        numbers = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+        if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
+            raise BadInput(f"seeds is {self.seeds!r}: give how many, at least 1, or a list of different numbers from 0 on")
+        return numbers
+
+
+def _train_stages(stages: Sequence[Stage], given: Mapping[str, Any], out: str | Path | None, options: Options) -> Run:
     run = None
     for number, stage in enumerate(stages):
-        # A stage may take what earlier stages have made; what the caller gives by name comes first.
-        offered = {} if run is None else {"start": PerSeed(run.products()["policy"])} | {
-            name: PerSeed(product) for name, product in run.products().items()}
+        # A stage may take what the stages before it have made; what the caller gives by name comes first.
+        made = {} if run is None else run.products()
+        offered = {name: PerSeed(product) for name, product in made.items()}
+        if "policy" in made:
+            offered["start"] = offered["policy"]
         taken = {name: value for name, value in {**offered, **stage.given, **given}.items() if name in stage.learner.takes}
         folder = None if out is None else Path(out) / f"stage-{number}"
-        run = _train_one(stage.learner, stage.source, steps=stage.steps, given=taken, out=folder, before=None,
-                         stage=number, earlier=() if run is None else (*run.earlier, run), **options)
+        run = _train_one(replace(stage, given=taken), folder, options, after=run)
     if run is None:
         raise BadInput("the list of stages is empty: give at least one Stage(learner, source, steps)")
     return run
 
 
-def _train_one(learner: Learner, source: Source, *, steps: int, seeds: int | Sequence[int], evaluate: Any, every: int | None,
-               episodes: int, given: Mapping[str, Any], out: str | Path | None, resume: bool, checkpoint_every: int | None,
-               trackers: Sequence[Callable], progress: bool, before: Run | None, stage: int = 0,
-               earlier: tuple[Run, ...] = ()) -> Run:
+def _train_one(
+    stage: Stage, out: str | Path | None, options: Options, *, before: Run | None = None, after: Run | None = None
+) -> Run:
+    """One program. `before` is a run whose state goes on here, `after` the run of the stage before this one."""
     enable_cache()
-    check_fit(learner, source, steps, given)
-    numbers = before.seeds if before else tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not numbers:
-        raise BadInput("train needs at least one seed: give seeds=5 or a list of seed numbers")
-    if before:
-        stage, earlier = before.stage + 1, (*before.earlier, before)
+    learner, source, steps = stage.learner, stage.source, stage.steps
+    check_fit(learner, source, steps, stage.given)
+    seeds = before.seeds if before else options.seed_numbers()
+    parent = before or after
+    number, earlier = (parent.stage + 1, (*parent.earlier, parent)) if parent else (0, ())
+
     source = source.serve(learner.needs)
-    live, keys = traced(learner), jnp.asarray(numbers, jnp.int32)
-    stacked = tuple(sorted(name for name, value in given.items() if isinstance(value, PerSeed)))
-    values = {name: value.value if isinstance(value, PerSeed) else value for name, value in given.items()}
-    carry = _initialise(live, source, values, keys, jnp.asarray(stage), stacked)
+    live, keys = traced(learner), jnp.asarray(seeds, jnp.int32)
+    differing = tuple(sorted(name for name, value in stage.given.items() if isinstance(value, PerSeed)))
+    given = {name: value.value if isinstance(value, PerSeed) else value for name, value in stage.given.items()}
+    carry = initialise(live, source, given, keys, jnp.asarray(number), differing)
     if before:
         carry = (jax.tree.map(jnp.copy, before.state), carry[1])
 
-    run = Run(learner, source.spec, numbers, carry[0], stage=stage, earlier=earlier, total=steps)
+    run = Run(learner, source.spec, seeds, carry[0], stage=number, earlier=earlier, total=steps)
     folder = None if out is None else RunFolder(Path(out), run)
-    if folder and resume:
+    if folder and options.resume:
         carry = folder.resume(carry)
         run.state = carry[0]
     elif folder:
         folder.begin()
-    log_every, save_every = max(1, steps // 100), checkpoint_every or max(1, steps // 10)
-    bar = Progress(f"{run.name} x{len(numbers)} seeds", steps, enabled=progress)
+
+    log_every, save_every = max(1, steps // 100), options.checkpoint_every or max(1, steps // 10)
+    bar = Progress(f"{run.name}, {len(seeds)} seeds", steps, enabled=options.progress)
     started = time.perf_counter()
     while run.step < steps:
-        stop = min(steps, *(_next_multiple(run.step, n) for n in (log_every, save_every, every) if n))
-        carry, means, broken = _chunk(live, source, carry, keys, numbers, run.step, stop, steps, stage)
-        _stop_if_broken(broken, numbers)
+        stop = min(steps, *(_next_multiple(run.step, n) for n in (log_every, save_every, options.every) if n))
+        carry, means, broken = advance(live, source, carry, keys, seeds, run.step, stop, steps, number)
+        _stop_if_broken(broken, seeds)
         run.state, run.step = carry[0], stop
         row: dict[str, Any] = {"step": stop, "seconds": time.perf_counter() - started, "metrics": _listed(means)}
-        if evaluate is not None and (stop == steps or (every and stop % every == 0)):
-            row["evaluation"] = measure(evaluate, run, episodes)
+        if options.evaluate is not None and (stop == steps or (options.every and stop % options.every == 0)):
+            row["evaluation"] = measure(options.evaluate, run, options.episodes)
         run.metrics.append(row)
-        for tracker in trackers:
+        for tracker in options.trackers:
             tracker(row)
         if folder:
             folder.append(row)
@@ -146,8 +168,10 @@ def check_fit(learner: Learner, source: Source, steps: int, given: Mapping[str, 
         raise BadInput(f"steps is {steps}: give the number of updates, at least 1")
     kind = "discrete" if isinstance(source.spec.action, spaces.Discrete) else "continuous"
     if learner.actions not in ("any", kind):
-        raise BadInput(f"{name} learns {learner.actions} actions but these are {spaces.describe(source.spec.action)}: "
-                       f"choose a learner for {kind} actions (policylab learners lists them)")
+        raise BadInput(
+            f"{name} learns {learner.actions} actions but these are {spaces.describe(source.spec.action)}: "
+            f"choose a learner for {kind} actions (policylab learners lists them)"
+        )
     if "reward" in learner.uses and not source.rewarded:
         raise BadInput(f"{name} needs rewards and these data have none: add a reward column, or choose BC, which needs none")
     unknown = [key for key in given if key not in learner.takes]
@@ -158,96 +182,27 @@ def check_fit(learner: Learner, source: Source, steps: int, given: Mapping[str, 
 def measure(evaluate: Any, run: Run, episodes: int) -> dict[str, list[float]]:
     """Evaluate every seed's products; one list of per-seed numbers per name. Evaluation keys are those of no training step."""
     if isinstance(evaluate, Mapping):
-        return {f"{prefix}/{name}": values for prefix, task in evaluate.items()
-                for name, values in measure(task, run, episodes).items()}
+        return {
+            f"{prefix}/{name}": values
+            for prefix, task in evaluate.items()
+            for name, values in measure(task, run, episodes).items()
+        }
     if not callable(evaluate):
         from policylab.evaluation.rollouts import evaluate_task
 
         return evaluate_task(evaluate, run, episodes=episodes)
-    rows = [evaluate(run.products(seed=seed), key=jax.random.fold_in(jax.random.key(seed), _NEVER - 1)) for seed in run.seeds]
+    rows = [evaluate(run.products(seed=seed), key=jax.random.fold_in(jax.random.key(seed), NEVER - 1)) for seed in run.seeds]
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
-
-
-@partial(jax.jit, static_argnames="stacked")
-def _initialise(learner: Learner, source: Source, given: dict, seeds: Int[Array, " seed"], stage: Int[Array, ""],
-                stacked: tuple[str, ...]) -> tuple[PyTree, PyTree]:
-    def one(seed: Int[Array, ""], given: dict) -> tuple[PyTree, PyTree]:
-        learner_key, source_key = jax.random.split(_stream(seed, stage, 0))
-        state = learner.init(source.spec, key=learner_key, given=given)
-        return state, source.init(learner.products(state), key=source_key)
-
-    return jax.vmap(one, in_axes=(0, {name: 0 if name in stacked else None for name in given}))(seeds, given)
-
-
-def _stream(seed: Int[Array, ""], stage: Int[Array, ""], number: int) -> Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stage), number)
-
-
-@partial(jax.jit, donate_argnames="carry")
-def _advance(learner: Learner, source: Source, carry: tuple[PyTree, PyTree], seeds: Int[Array, " seed"], batches: PyTree,
-             start: Int[Array, ""], stop: Int[Array, ""], total: Int[Array, ""], stage: Int[Array, ""]) -> tuple:
-    """Updates `start` ... `stop` - 1 of all seeds; the trip count is traced, so that one compilation serves every chunk length."""
-
-    def one(state: PyTree, source_state: PyTree, seed: Int[Array, ""], batch: PyTree, clock: Clock) -> tuple:
-        draw_key, update_key = jax.random.split(jax.random.fold_in(_stream(seed, stage, 1), clock.step))
-        if not source.hosted:
-            source_state, batch = source.next(source_state, learner.products(state), clock=clock, key=draw_key)
-        state, metrics = learner.update(state, batch, clock=clock, key=update_key)
-        return state, source.tell(source_state, batch, metrics), {name: _counted(value) for name, value in metrics.items()}
-
-    all_seeds = jax.vmap(one, in_axes=(0, 0, 0, 0, None))
-
-    def body(step: Int[Array, ""], loop: tuple) -> tuple:
-        state, source_state, sums, counts, broken = loop
-        batch = jax.tree.map(lambda leaf: leaf[step - start], batches)
-        state, source_state, metrics = all_seeds(state, source_state, seeds, batch, Clock(step, total))
-        for name, (value, present) in metrics.items():
-            sums[name] += jnp.where(present, value, 0.0)
-            counts[name] += present
-            broken[name] = jnp.minimum(broken[name], jnp.where(present & ~jnp.isfinite(value), step, _NEVER))
-        return state, source_state, sums, counts, broken
-
-    example = jax.tree.map(lambda leaf: leaf[0], batches)
-    shapes = jax.eval_shape(all_seeds, *carry, seeds, example, Clock(start, total))[2]
-    fill = lambda value, dtype: {name: jnp.full(seeds.shape, value, dtype) for name in shapes}  # noqa: E731
-    loop = (*carry, fill(0.0, jnp.float32), fill(0, jnp.int32), fill(_NEVER, jnp.int32))
-    state, source_state, sums, counts, broken = jax.lax.fori_loop(start, stop, body, loop)
-    return (state, source_state), {name: sums[name] / jnp.maximum(counts[name], 1) for name in sums}, broken
-
-
-def _counted(value: Any) -> tuple[Array, Array]:
-    if isinstance(value, Sometimes):
-        return value.value.astype(jnp.float32), value.present
-    return jnp.asarray(value, jnp.float32), jnp.asarray(True)
-
-
-def _chunk(learner: Learner, source: Source, carry: tuple, keys: Array, seeds: Sequence[int], start: int, stop: int, total: int,
-           stage: int) -> tuple[tuple, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    if not source.hosted:
-        return _to_host(_advance(learner, source, carry, keys, None, start, stop, total, stage))
-    sums: dict[str, np.ndarray] = {}
-    broken: dict[str, np.ndarray] = {}
-    for first in range(start, stop, _HOSTED_CHUNK):
-        last = min(first + _HOSTED_CHUNK, stop)
-        batches = source.host_batches(range(first, last), seeds)
-        carry, means, bad = _to_host(_advance(learner, source, carry, keys, batches, first, last, total, stage))
-        for name in means:
-            sums[name] = sums.get(name, 0.0) + means[name] * (last - first) / (stop - start)
-            broken[name] = np.minimum(broken.get(name, _NEVER), bad[name])
-    return carry, sums, broken
-
-
-def _to_host(result: tuple) -> tuple:
-    carry, means, broken = result
-    return carry, jax.device_get(means), jax.device_get(broken)
 
 
 def _stop_if_broken(broken: Mapping[str, np.ndarray], seeds: Sequence[int]) -> None:
     step, name = min((int(steps.min()), name) for name, steps in broken.items())
-    if step < _NEVER:
+    if step < NEVER:
         seed = seeds[int(np.argmin(broken[name]))]
-        raise Diverged(f"{name} stopped being finite at step {step} with seed {seed}: lower the learning rate, check the data for "
-                       f"extreme values with `policylab diagnose`, or normalise the rewards")
+        raise Diverged(
+            f"{name} stopped being finite at step {step} with seed {seed}: lower the learning rate, check the data for "
+            f"extreme values with `policylab diagnose`, or normalise the rewards"
+        )
 
 
 def _next_multiple(step: int, n: int) -> int:

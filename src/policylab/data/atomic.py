@@ -25,7 +25,8 @@ def atomic(path: str | Path, *, folder: bool = False, overwrite: bool = False) -
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise BadInput(f"cannot write to {path.parent}: {error.strerror or error}; choose a folder that you may write to") from error
+        reason = error.strerror or error
+        raise BadInput(f"cannot write to {path.parent}: {reason}; choose a folder that you may write to") from error
     try:
         target = scratch / "new"
         if folder:

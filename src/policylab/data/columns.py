@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from policylab import __version__
 from policylab.data.atomic import atomic
 from policylab.data.recording import Recording
 from policylab.errors import BadInput
@@ -52,15 +52,21 @@ class Folder:
 
     def finish(self, recording: Recording) -> None:
         """Write what `recording` still holds elsewhere, and the description."""
-        columns = _flatten(recording)
+        columns = flatten(recording)
         for name, values in columns.items():
             self.keep(name, values)
         for name in set(self.files) - set(columns):  # scratch columns of a reader
             (self.path / self.files.pop(name)).unlink()
         document = {
-            "layout": _LAYOUT, "policylab": __version__, "name": recording.name, "origin": recording.origin,
+            "layout": _LAYOUT,
+            "policylab": version("policylab"),
+            "name": recording.name,
+            "origin": recording.origin,
             "spec": recording.spec.to_json() | {"statistics": {}},
-            "columns": {name: {"file": self.files[name], "shape": list(v.shape), "dtype": str(v.dtype)} for name, v in columns.items()},
+            "columns": {
+                name: {"file": self.files[name], "shape": list(values.shape), "dtype": str(values.dtype)}
+                for name, values in columns.items()
+            },
         }
         (self.path / DESCRIPTION).write_text(json.dumps(document, indent=1, default=_plain, allow_nan=False))
 
@@ -85,32 +91,50 @@ def read(path: str | Path) -> Recording:
     if layout > _LAYOUT:
         raise BadInput(f"{path} has layout {layout}, but this version reads up to {_LAYOUT}: update policylab")
     loaded = {name: _open(path / Path(facts["file"]).name, facts) for name, facts in columns.items()}
-    return Recording(
-        _unflatten(loaded, "observation"), _unflatten(loaded, "action"), loaded.get("reward"), loaded["terminal"],
-        loaded["truncated"], np.asarray(loaded["lengths"]), Spec.from_json(document["spec"]),
-        {name.removeprefix("extra/"): column for name, column in loaded.items() if name.startswith("extra/")},
-        document["name"], document["origin"],
-    )
+    return unflatten(loaded, Spec.from_json(document["spec"]), document["name"], document["origin"])
 
 
 def memory_needed(recording: Recording) -> int:
-    """Bytes that the recording takes once it is wholly in memory (or on the accelerator): every column once, as it is stored."""
-    return sum(int(values.nbytes) for values in _flatten(recording).values())
+    """Bytes that the recording takes once it is wholly in memory (or on the accelerator): every column once, as stored."""
+    return sum(int(values.nbytes) for values in flatten(recording).values())
 
 
-def _flatten(recording: Recording) -> dict[str, np.ndarray]:
-    tree = {"observation": recording.observation, "action": recording.action, "terminal": recording.terminal,
-            "truncated": recording.truncated, "lengths": recording.lengths, "extra": recording.extra}
+def flatten(recording: Recording) -> dict[str, np.ndarray]:
+    """Every column of a recording by name: `observation` (or `observation/goal` ...), `action`, `lengths`, `extra/...`."""
+    tree = {
+        "observation": recording.observation,
+        "action": recording.action,
+        "terminal": recording.terminal,
+        "truncated": recording.truncated,
+        "lengths": recording.lengths,
+        "extra": recording.extra,
+    }
     tree |= {} if recording.reward is None else {"reward": recording.reward}
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
 
-def _unflatten(columns: dict[str, np.ndarray], root: str) -> PyTree[np.ndarray]:
+def unflatten(columns: dict[str, np.ndarray], spec: Spec, name: str, origin: dict[str, Any]) -> Recording:
+    """The recording whose columns `flatten` named. Raises KeyError if one is missing."""
+    return Recording(
+        _tree(columns, "observation"),
+        _tree(columns, "action"),
+        columns.get("reward"),
+        columns["terminal"],
+        columns["truncated"],
+        np.asarray(columns["lengths"]),
+        spec,
+        {label.removeprefix("extra/"): column for label, column in columns.items() if label.startswith("extra/")},
+        name,
+        origin,
+    )
+
+
+def _tree(columns: dict[str, np.ndarray], root: str) -> PyTree[np.ndarray]:
     if root in columns:
         return columns[root]
     names = dict.fromkeys(name.removeprefix(root + "/").split("/")[0] for name in columns if name.startswith(root + "/"))
-    return {name: _unflatten(columns, f"{root}/{name}") for name in names}
+    return {name: _tree(columns, f"{root}/{name}") for name in names}
 
 
 def _open(file: Path, facts: dict[str, Any]) -> np.ndarray:
@@ -119,8 +143,10 @@ def _open(file: Path, facts: dict[str, Any]) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise BadInput(f"{file} is missing or damaged ({error}): save the recording again") from error
     if list(column.shape) != facts["shape"] or str(column.dtype) != facts["dtype"]:
-        raise BadInput(f"{file} holds {column.dtype}{list(column.shape)} but {DESCRIPTION} says {facts['dtype']}{facts['shape']}: "
-                       "save the recording again")
+        raise BadInput(
+            f"{file} holds {column.dtype}{list(column.shape)} but {DESCRIPTION} says "
+            f"{facts['dtype']}{facts['shape']}: save the recording again"
+        )
     return column
 
 

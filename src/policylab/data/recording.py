@@ -78,11 +78,16 @@ class Recording:
         episodes = np.flatnonzero(episodes) if episodes.dtype == bool else episodes.astype(np.int64)
         steps = _ranges(self.starts[episodes], self.lengths[episodes])
         rows = _ranges(self.starts[episodes] + episodes, self.lengths[episodes] + 1)
-        take = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)  # noqa: E731  (shorter than a nested def)
+        take = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)
         return replace(
-            self, observation=take(self.observation, rows), action=take(self.action, steps),
-            reward=None if self.reward is None else self.reward[steps], terminal=self.terminal[steps],
-            truncated=self.truncated[steps], lengths=self.lengths[episodes], extra=take(self.extra, steps),
+            self,
+            observation=take(self.observation, rows),
+            action=take(self.action, steps),
+            reward=None if self.reward is None else self.reward[steps],
+            terminal=self.terminal[steps],
+            truncated=self.truncated[steps],
+            lengths=self.lengths[episodes],
+            extra=take(self.extra, steps),
         )
 
     def split(self, shares: tuple[float, ...], *, seed: int) -> tuple[Recording, ...]:
@@ -95,8 +100,10 @@ class Recording:
         group = np.asarray(self.extra["group"])[self.starts] if "group" in self.extra else np.arange(self.episodes)
         names, codes = np.unique(group, return_inverse=True)
         if len(names) < len(shares):
-            raise BadInput(f"{self.name or 'the data'} cannot be split into {len(shares)} parts: it has only {len(names)} "
-                           f"{'group' if 'group' in self.extra else 'episode'}(s), which are never torn apart; bring more")
+            raise BadInput(
+                f"{self.name or 'the data'} cannot be split into {len(shares)} parts: it has only {len(names)} "
+                f"{'group' if 'group' in self.extra else 'episode'}(s), which are never torn apart; bring more"
+            )
         order = np.random.default_rng(seed).permutation(len(names))
         reached = np.cumsum(np.bincount(codes, minlength=len(names))[order])
         edges = np.searchsorted(reached, np.cumsum(shares)[:-1] * self.episodes, side="left") + 1
@@ -111,9 +118,18 @@ def in_memory(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def recording_from_steps(
-    observation: PyTree, action: PyTree, reward: Any = None, terminal: Any = None, truncated: Any = None,
-    next_observation: PyTree = None, *, spec: Spec | None = None, extra: dict[str, Any] | None = None, name: str = "",
-    origin: dict[str, Any] | None = None, allocate: Allocate = in_memory,
+    observation: PyTree,
+    action: PyTree,
+    reward: Any = None,
+    terminal: Any = None,
+    truncated: Any = None,
+    next_observation: PyTree = None,
+    *,
+    spec: Spec | None = None,
+    extra: dict[str, Any] | None = None,
+    name: str = "",
+    origin: dict[str, Any] | None = None,
+    allocate: Allocate = in_memory,
 ) -> Recording:
     """A Recording from flat arrays of N consecutive steps; episodes end where `terminal` or `truncated` says so.
 
@@ -128,13 +144,22 @@ def recording_from_steps(
     extra = {key: _rows(value) for key, value in (extra or {}).items()}
     count = len(jax.tree.leaves(action)[0])
     terminal, truncated = (np.zeros(count) if flag is None else np.asarray(flag).reshape(-1) for flag in (terminal, truncated))
-    named = {"observation": observation, "action": action, "reward": reward, "terminal": terminal, "truncated": truncated,
-             "next_observation": next_observation, **extra}
+    named = {
+        "observation": observation,
+        "action": action,
+        "reward": reward,
+        "terminal": terminal,
+        "truncated": truncated,
+        "next_observation": next_observation,
+        **extra,
+    }
     for field_name, tree in named.items():
         for leaf in jax.tree.leaves(tree):
             if len(leaf) != count:
-                raise BadInput(f"{name or 'the data'}: {field_name} has {len(leaf)} rows but action has {count}: "
-                               "give every column one row for each step")
+                raise BadInput(
+                    f"{name or 'the data'}: {field_name} has {len(leaf)} rows but action has {count}: "
+                    "give every column one row for each step"
+                )
     if count == 0:
         raise BadInput(f"{name or 'the data'} has no steps: give at least one episode")
     terminal, (truncated, breaks) = terminal.astype(bool), _cut(observation, next_observation, terminal != 0, truncated != 0)
@@ -148,8 +173,10 @@ def recording_from_steps(
     lengths = np.add.reduceat(keep, starts, dtype=np.int64)
     ends, lengths = ends[lengths > 0], lengths[lengths > 0]
     if len(ends) == 0:
-        raise BadInput(f"{name or 'the data'}: no step has a successor, since every episode is one step cut by a time limit: "
-                       "add next_observation")
+        raise BadInput(
+            f"{name or 'the data'}: no step has a successor, since every episode is one step cut by a time limit: "
+            "add next_observation"
+        )
     # Each episode's observations are those of its kept steps, then one more: what followed, or the last row of the episode.
     steps = np.flatnonzero(keep)
     last = np.cumsum(lengths + 1) - 1
@@ -160,10 +187,12 @@ def recording_from_steps(
     def gather(label: str, tree: PyTree, rows: np.ndarray, following: PyTree = None, where: np.ndarray | None = None) -> PyTree:
         followers = jax.tree.leaves(following) or [None] * len(jax.tree.leaves(tree))
         paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-        return structure.unflatten([
-            _gather(label + "".join(f"/{key.key}" for key in path), leaf, rows, follower, where, allocate)
-            for (path, leaf), follower in zip(paths, followers)
-        ])
+        return structure.unflatten(
+            [
+                _gather(label + "".join(f"/{key.key}" for key in path), leaf, rows, follower, where, allocate)
+                for (path, leaf), follower in zip(paths, followers)
+            ]
+        )
 
     observation = gather("observation", observation, rows, next_observation, follows)
     action = gather("action", action, steps)
@@ -172,9 +201,16 @@ def recording_from_steps(
     facts = {"steps_without_successor": int(count - len(steps)), "breaks": breaks}
     objectives = () if reward is None else tuple(reward.shape[1:])
     return Recording(
-        observation, action, reward, terminal[steps], truncated[steps], lengths,
+        observation,
+        action,
+        reward,
+        terminal[steps],
+        truncated[steps],
+        lengths,
         spec or Spec(infer_space(observation, bounds=False), infer_space(action), reward_shape=objectives),
-        {key: gather(f"extra/{key}", value, steps) for key, value in extra.items()}, name, (origin or {}) | facts,
+        {key: gather(f"extra/{key}", value, steps) for key, value in extra.items()},
+        name,
+        (origin or {}) | facts,
     )
 
 
@@ -208,8 +244,9 @@ def infer_space(values: PyTree, *, bounds: bool = True) -> spaces.Space:
 def _rows(values: PyTree) -> PyTree:
     """Lists become arrays; whatever already slices by row (arrays, memory maps, HDF5 datasets) stays where it is."""
     lists = (list, tuple, jax.Array)
-    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, lists) else leaf, values,
-                        is_leaf=lambda leaf: isinstance(leaf, lists))
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) if isinstance(leaf, lists) else leaf, values, is_leaf=lambda leaf: isinstance(leaf, lists)
+    )
 
 
 def _pieces(count: int, row: int, budget: int = 2**26) -> Iterator[slice]:

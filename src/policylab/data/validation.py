@@ -48,8 +48,10 @@ def _check_episodes(recording: Recording, name: str) -> None:
     for flag in ("terminal", "truncated"):
         values = getattr(recording, flag)
         if values.dtype != bool or values.shape != (recording.steps,):
-            raise BadInput(f"{name}: {flag} is {values.dtype}{list(values.shape)}: give one True or False for each of the "
-                           f"{recording.steps} steps")
+            raise BadInput(
+                f"{name}: {flag} is {values.dtype}{list(values.shape)}: give one True or False for each of the "
+                f"{recording.steps} steps"
+            )
     ended = np.asarray(recording.terminal) | np.asarray(recording.truncated)
     last = recording.starts + lengths - 1
     early = ended.copy()
@@ -57,11 +59,15 @@ def _check_episodes(recording: Recording, name: str) -> None:
     if early.any():
         row = int(np.argmax(early))
         kind = "terminal" if recording.terminal[row] else "truncated"
-        raise BadInput(f"{name}: {_place(row, recording)} is {kind}, but its episode goes on: start a new episode after it or "
-                       f"clear the flag")
+        raise BadInput(
+            f"{name}: {_place(row, recording)} is {kind}, but its episode goes on: start a new episode after it or "
+            f"clear the flag"
+        )
     if not ended[last].all():
         episode = int(np.argmin(ended[last]))
-        raise BadInput(f"{name}: episode {episode} ends at row {int(last[episode])} neither terminal nor truncated: mark what cut it")
+        raise BadInput(
+            f"{name}: episode {episode} ends at row {int(last[episode])} neither terminal nor truncated: mark what cut it"
+        )
 
 
 def _check_columns(recording: Recording, name: str) -> None:
@@ -72,8 +78,11 @@ def _check_columns(recording: Recording, name: str) -> None:
         for label, leaf, part in _leaves(field, tree, space, name):
             shape = part.shape if isinstance(part, spaces.Box) else ()
             if leaf.shape != (rows, *shape):
-                raise BadInput(f"{name}: {label} has shape {list(leaf.shape)} but {spaces.describe(part)} needs {[rows, *shape]}: "
-                               f"give {'one row more than steps in every episode' if field == 'observation' else 'one row per step'}")
+                counting = "one row more than steps in every episode" if field == "observation" else "one row per step"
+                raise BadInput(
+                    f"{name}: {label} has shape {list(leaf.shape)} but {spaces.describe(part)} needs "
+                    f"{[rows, *shape]}: give {counting}"
+                )
             if not (np.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool):
                 raise BadInput(f"{name}: {label} is of type {leaf.dtype}: give numbers (encode words as choices first)")
             if isinstance(part, spaces.Discrete) and not np.issubdtype(leaf.dtype, np.integer):
@@ -83,8 +92,10 @@ def _check_columns(recording: Recording, name: str) -> None:
         if len(values) != recording.steps:
             raise BadInput(f"{name}: {label} has {len(values)} rows for {recording.steps} steps: give one row per step")
     if recording.reward is not None and recording.reward.shape[1:] != tuple(recording.spec.reward_shape):
-        raise BadInput(f"{name}: reward rows have shape {list(recording.reward.shape[1:])} but the spec says "
-                       f"{list(recording.spec.reward_shape)}: make them agree")
+        raise BadInput(
+            f"{name}: reward rows have shape {list(recording.reward.shape[1:])} but the spec says "
+            f"{list(recording.spec.reward_shape)}: make them agree"
+        )
 
 
 def _check_values(field: str, tree: PyTree, space: spaces.Space, recording: Recording, name: str) -> None:
@@ -96,8 +107,10 @@ def _check_values(field: str, tree: PyTree, space: spaces.Space, recording: Reco
                 wrong = (rows < 0) | (rows >= part.n)
                 if wrong.any():
                     row = int(np.argmax(wrong))
-                    raise BadInput(f"{name}: {label} at {_place(start + row, recording, field == 'observation')} is "
-                                   f"{rows[row]}, outside 0 to {part.n - 1}: number the choices from 0 or declare more of them")
+                    raise BadInput(
+                        f"{name}: {label} at {_place(start + row, recording, field == 'observation')} is "
+                        f"{rows[row]}, outside 0 to {part.n - 1}: number the choices from 0 or declare more of them"
+                    )
             elif isinstance(part, spaces.Box) and field == "action":
                 _check_bounds(label, rows, part, start, recording, name)
 
@@ -111,8 +124,10 @@ def _check_bounds(label: str, rows: np.ndarray, space: spaces.Box, start: int, r
         return
     row, *entry = (int(i) for i in np.argwhere(wrong)[0])
     at = tuple(entry)
-    raise BadInput(f"{name}: {label}{list(at) if at else ''} at {_place(start + row, recording)} is {rows[(row, *at)]:g}, outside "
-                   f"[{low[at]:g}, {high[at]:g}]: rescale the actions or declare the space that they were taken in")
+    raise BadInput(
+        f"{name}: {label}{list(at) if at else ''} at {_place(start + row, recording)} is {rows[(row, *at)]:g}, "
+        f"outside [{low[at]:g}, {high[at]:g}]: rescale the actions or declare the space that they were taken in"
+    )
 
 
 def _check_finite(label: str, values: np.ndarray, recording: Recording, name: str, mend: str, observed: bool = False) -> None:
@@ -120,7 +135,8 @@ def _check_finite(label: str, values: np.ndarray, recording: Recording, name: st
         if np.isfinite(rows.sum(dtype=np.float64)) and np.isfinite(rows).all():
             continue
         row, *entry = (int(i) for i in np.argwhere(~np.isfinite(rows))[0])
-        raise BadInput(f"{name}: {label}{entry or ''} at {_place(start + row, recording, observed)} is {rows[(row, *entry)]}: {mend}")
+        place = _place(start + row, recording, observed)
+        raise BadInput(f"{name}: {label}{entry or ''} at {place} is {rows[(row, *entry)]}: {mend}")
 
 
 def _check_propensity(recording: Recording, name: str) -> None:
@@ -130,8 +146,10 @@ def _check_propensity(recording: Recording, name: str) -> None:
     wrong = ~((values > 0) & (values <= 1))
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise BadInput(f"{name}: propensity at {_place(row, recording)} is {values[row]:g}, outside (0, 1]: give the probability with "
-                       "which the logging policy chose the logged action, or leave the column out")
+        raise BadInput(
+            f"{name}: propensity at {_place(row, recording)} is {values[row]:g}, outside (0, 1]: give the probability "
+            "with which the logging policy chose the logged action, or leave the column out"
+        )
 
 
 def _check_group(recording: Recording, name: str) -> None:
@@ -141,15 +159,19 @@ def _check_group(recording: Recording, name: str) -> None:
     changed = (group[1:] != group[:-1]) & (episode[1:] == episode[:-1])
     if changed.any():
         row = int(np.argmax(changed)) + 1
-        raise BadInput(f"{name}: group changes from {group[row - 1]} to {group[row]} at {_place(row, recording)}: an episode belongs "
-                       "to one group; split the episode or choose a coarser group")
+        raise BadInput(
+            f"{name}: group changes from {group[row - 1]} to {group[row]} at {_place(row, recording)}: an episode "
+            "belongs to one group; split the episode or choose a coarser group"
+        )
 
 
 def _leaves(label: str, tree: PyTree, space: spaces.Space, name: str) -> Iterator[tuple[str, np.ndarray, spaces.Space]]:
     """The columns of a (possibly nested) field with their names and spaces."""
     if not isinstance(space, spaces.Composite):
         if isinstance(tree, dict):
-            raise BadInput(f"{name}: {label} has parts {sorted(tree)} but the spec says {spaces.describe(space)}: make them agree")
+            raise BadInput(
+                f"{name}: {label} has parts {sorted(tree)} but the spec says {spaces.describe(space)}: make them agree"
+            )
         yield label, tree, space
         return
     names = {part for part, _ in space.parts}

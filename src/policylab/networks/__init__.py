@@ -1,0 +1,1 @@
+"""Layers and nets that more than one room uses."""

@@ -48,8 +48,17 @@ class MLP(eqx.Module):
     norms: tuple[LayerNorm, ...]
     activation: str = eqx.field(static=True)
 
-    def __init__(self, inputs: int, outputs: int, *, width: int = 256, depth: int = 2, activation: str = "relu",
-                 layer_norm: bool = False, key: PRNGKeyArray):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        width: int = 256,
+        depth: int = 2,
+        activation: str = "relu",
+        layer_norm: bool = False,
+        key: PRNGKeyArray,
+    ):
         keys = jax.random.split(key, depth + 1)
         sizes = [inputs, *[width] * depth, outputs]
         self.layers = tuple(Linear(sizes[i], sizes[i + 1], key=keys[i]) for i in range(depth + 1))
@@ -74,10 +83,27 @@ class MLPs(eqx.Module):
 
     members: MLP
 
-    def __init__(self, count: int, inputs: int, outputs: int, *, width: int = 256, depth: int = 2, activation: str = "relu",
-                 layer_norm: bool = False, key: PRNGKeyArray):
-        build = lambda k: MLP(inputs, outputs, width=width, depth=depth, activation=activation,  # noqa: E731  (vmapped at once)
-                              layer_norm=layer_norm, key=k)
+    def __init__(
+        self,
+        count: int,
+        inputs: int,
+        outputs: int,
+        *,
+        width: int = 256,
+        depth: int = 2,
+        activation: str = "relu",
+        layer_norm: bool = False,
+        key: PRNGKeyArray,
+    ):
+        build = lambda k: MLP(
+            inputs,
+            outputs,
+            width=width,
+            depth=depth,
+            activation=activation,
+            layer_norm=layer_norm,
+            key=k,
+        )
         self.members = eqx.filter_vmap(build)(jax.random.split(key, count))
 
     def __call__(self, x: Float[Array, " input"]) -> Float[Array, "members output"]:

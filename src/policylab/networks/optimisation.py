@@ -28,8 +28,9 @@ def trained(model: PyTree, optimiser: optax.GradientTransformation) -> Trained:
     return Trained(model, optimiser.init(eqx.filter(model, trainable(model))))
 
 
-def descend(state: Trained, loss: Callable[[Any], tuple[Array, Any]], optimiser: optax.GradientTransformation
-            ) -> tuple[Trained, Float[Array, ""], Any]:
+def descend(
+    state: Trained, loss: Callable[[Any], tuple[Array, Any]], optimiser: optax.GradientTransformation
+) -> tuple[Trained, Float[Array, ""], Any]:
     """One step down the gradient of `loss(model) -> (value, auxiliary)`; returns the new state, the value and the auxiliary."""
     free, fixed = eqx.partition(state.model, trainable(state.model))
 

@@ -1,0 +1,1 @@
+"""Forms: the shapes that a policy can have."""

@@ -92,6 +92,13 @@ class Categorical(Form):
     def build(self, spec: Spec, *, key: PRNGKeyArray) -> CategoricalPolicy:
         """Raises `BadInput` unless actions are discrete."""
         space = discrete_of(spec, "Categorical")
-        network = MLP(spaces.size(spec.observation), space.n, width=self.width, depth=self.depth,
-                      activation=self.activation, layer_norm=self.layer_norm, key=key)
+        network = MLP(
+            spaces.size(spec.observation),
+            space.n,
+            width=self.width,
+            depth=self.depth,
+            activation=self.activation,
+            layer_norm=self.layer_norm,
+            key=key,
+        )
         return CategoricalPolicy(network, observation_normaliser(spec, enabled=self.normalise), spec.observation)

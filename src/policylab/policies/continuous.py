@@ -20,6 +20,8 @@ def box_of(spec: Spec, form: str) -> spaces.Box:
     raise BadInput(f"the form {form} is for continuous actions but these are {spaces.describe(spec.action)}: use {instead}")
 
 
-def normal_log_density(x: Float[Array, " size"], mean: Float[Array, " size"], log_std: Float[Array, " size"]) -> Float[Array, " size"]:
+def normal_log_density(
+    x: Float[Array, " size"], mean: Float[Array, " size"], log_std: Float[Array, " size"]
+) -> Float[Array, " size"]:
     """Log-density of independent normals, one term per dimension, in nats."""
     return -0.5 * ((x - mean) * jnp.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)

@@ -57,7 +57,19 @@ class Deterministic(Form):
     def build(self, spec: Spec, *, key: PRNGKeyArray) -> DeterministicPolicy:
         """Raises `BadInput` unless actions are a Box."""
         space = box_of(spec, "Deterministic")
-        network = MLP(spaces.size(spec.observation), spaces.size(space), width=self.width, depth=self.depth,
-                      activation=self.activation, layer_norm=self.layer_norm, key=key)
-        return DeterministicPolicy(network, observation_normaliser(spec, enabled=self.normalise),
-                                   action_scaler(space, spec.statistics.get("action")), spec.observation, space)
+        network = MLP(
+            spaces.size(spec.observation),
+            spaces.size(space),
+            width=self.width,
+            depth=self.depth,
+            activation=self.activation,
+            layer_norm=self.layer_norm,
+            key=key,
+        )
+        return DeterministicPolicy(
+            network,
+            observation_normaliser(spec, enabled=self.normalise),
+            action_scaler(space, spec.statistics.get("action")),
+            spec.observation,
+            space,
+        )

@@ -123,11 +123,22 @@ class Gaussian(Form):
         space = box_of(spec, "Gaussian")
         size = spaces.size(space)
         outputs = 2 * size if self.state_dependent_std else size
-        network = MLP(spaces.size(spec.observation), outputs, width=self.width, depth=self.depth,
-                      activation=self.activation, layer_norm=self.layer_norm, key=key)
-        return GaussianPolicy(network, None if self.state_dependent_std else jnp.zeros(size),
-                              observation_normaliser(spec, enabled=self.normalise),
-                              action_scaler(space, spec.statistics.get("action")), spec.observation, space,
-                              self.squash, self.log_std_range)
-
-
+        network = MLP(
+            spaces.size(spec.observation),
+            outputs,
+            width=self.width,
+            depth=self.depth,
+            activation=self.activation,
+            layer_norm=self.layer_norm,
+            key=key,
+        )
+        return GaussianPolicy(
+            network,
+            None if self.state_dependent_std else jnp.zeros(size),
+            observation_normaliser(spec, enabled=self.normalise),
+            action_scaler(space, spec.statistics.get("action")),
+            spec.observation,
+            space,
+            self.squash,
+            self.log_std_range,
+        )

@@ -1,0 +1,1 @@
+"""Reward models, critics, verifiers and judges."""

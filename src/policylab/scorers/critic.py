@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab import spaces
+from policylab.errors import BadInput
 from policylab.experience import Spec
 from policylab.networks.frozen import Normaliser, Scaler, action_scaler, observation_normaliser
 from policylab.networks.mlp import MLP, MLPs
@@ -22,13 +23,27 @@ class ActionValue(Scorer):
     observation_space: spaces.Space = eqx.field(static=True)
     action_space: spaces.Box = eqx.field(static=True)
 
-    def __init__(self, spec: Spec, *, members: int = 2, width: int = 256, depth: int = 2, activation: str = "relu",
-                 layer_norm: bool = False, normalise: bool = True, key: PRNGKeyArray):
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        members: int = 2,
+        width: int = 256,
+        depth: int = 2,
+        activation: str = "relu",
+        layer_norm: bool = False,
+        normalise: bool = True,
+        key: PRNGKeyArray,
+    ):
+        if not isinstance(spec.action, spaces.Box):
+            raise BadInput(f"ActionValue is for continuous actions but these are {spaces.describe(spec.action)}")
         self.observation_space, self.action_space = spec.observation, spec.action
         self.normaliser = observation_normaliser(spec, enabled=normalise)
         self.scaler = action_scaler(spec.action, spec.statistics.get("action"))
         inputs = spaces.size(spec.observation) + spaces.size(spec.action)
-        self.networks = MLPs(members, inputs, 1, width=width, depth=depth, activation=activation, layer_norm=layer_norm, key=key)
+        self.networks = MLPs(
+            members, inputs, 1, width=width, depth=depth, activation=activation, layer_norm=layer_norm, key=key
+        )
 
     def values(self, observation: PyTree, action: PyTree) -> Float[Array, " members"]:
         """Every member's Q(s, a) for one sample, action in environment units."""
@@ -48,12 +63,22 @@ class StateValue(eqx.Module):
     normaliser: Normaliser
     observation_space: spaces.Space = eqx.field(static=True)
 
-    def __init__(self, spec: Spec, *, width: int = 256, depth: int = 2, activation: str = "relu",
-                 layer_norm: bool = False, normalise: bool = True, key: PRNGKeyArray):
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        width: int = 256,
+        depth: int = 2,
+        activation: str = "relu",
+        layer_norm: bool = False,
+        normalise: bool = True,
+        key: PRNGKeyArray,
+    ):
         self.observation_space = spec.observation
         self.normaliser = observation_normaliser(spec, enabled=normalise)
-        self.network = MLP(spaces.size(spec.observation), 1, width=width, depth=depth, activation=activation,
-                           layer_norm=layer_norm, key=key)
+        self.network = MLP(
+            spaces.size(spec.observation), 1, width=width, depth=depth, activation=activation, layer_norm=layer_norm, key=key
+        )
 
     def __call__(self, observation: PyTree) -> Float[Array, ""]:
         """V(s) for one sample."""

@@ -58,10 +58,14 @@ class Dataset(Source):
         """This dataset, ready to answer `needs`."""
         for name, request in needs.items():
             if not isinstance(request, Steps | Windows):
-                raise BadInput(f"a dataset cannot answer {type(request).__name__} (asked for as {name!r}): use a source that makes them")
+                raise BadInput(
+                    f"a dataset cannot answer {type(request).__name__} (asked for as {name!r}): use a source that makes them"
+                )
             missing = [field for field in request.fields if field not in self.fields]
             if missing:
-                raise BadInput(f"the data have no column {missing[0]!r}, which {name!r} needs: add it or choose another learner")
+                raise BadInput(
+                    f"the data have no column {missing[0]!r}, which {name!r} needs: add it or choose another learner"
+                )
         return replace(self, needs=tuple(needs.items()))
 
     def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
@@ -89,9 +93,15 @@ class Dataset(Source):
             reward = jnp.sum(jnp.where(alive, self.reward[steps] * request.discount**offsets, 0.0), axis=1)
             end, duration = steps[:, -1], jnp.sum(alive, axis=1).astype(rows.dtype)
         return Window(
-            observation=_take(self.observation, rows), action=_take(self.action, rows), reward=reward,
-            next_observation=_take(self.observation, end + 1), terminal=self.terminal[end], truncated=self.truncated[end],
-            valid=jnp.ones(rows.shape, bool), duration=duration, extra=self._extra(request, rows),
+            observation=_take(self.observation, rows),
+            action=_take(self.action, rows),
+            reward=reward,
+            next_observation=_take(self.observation, end + 1),
+            terminal=self.terminal[end],
+            truncated=self.truncated[end],
+            valid=jnp.ones(rows.shape, bool),
+            duration=duration,
+            extra=self._extra(request, rows),
         )
 
     def window(self, rows: Int[Array, " batch"], request: Windows) -> Window:
@@ -100,10 +110,15 @@ class Dataset(Source):
         first, last = self.first[rows][:, None], self.last[rows][:, None]
         steps = jnp.clip(wanted, first, last)
         return Window(
-            observation=_take(self.observation, steps), action=_take(self.action, steps), reward=self.reward[steps],
-            next_observation=_take(self.observation, steps + 1), terminal=self.terminal[steps],
-            truncated=self.truncated[steps], valid=(wanted >= first) & (wanted <= last),
-            duration=jnp.ones(steps.shape, steps.dtype), extra=self._extra(request, steps),
+            observation=_take(self.observation, steps),
+            action=_take(self.action, steps),
+            reward=self.reward[steps],
+            next_observation=_take(self.observation, steps + 1),
+            terminal=self.terminal[steps],
+            truncated=self.truncated[steps],
+            valid=(wanted >= first) & (wanted <= last),
+            duration=jnp.ones(steps.shape, steps.dtype),
+            extra=self._extra(request, steps),
         )
 
     def _extra(self, request: Request, rows: Int[Array, "..."]) -> dict[str, PyTree[Array]]:
@@ -145,12 +160,18 @@ class Dataset(Source):
         row_of[: recording.steps] = action_rows
         reward = np.zeros(recording.steps, np.float32) if recording.reward is None else recording.reward
         return Dataset(
-            observation=jax.tree.map(pad, recording.observation), action=jax.tree.map(by_row, recording.action),
-            reward=by_row(np.asarray(reward), np.float32), terminal=by_row(np.asarray(recording.terminal, bool)),
+            observation=jax.tree.map(pad, recording.observation),
+            action=jax.tree.map(by_row, recording.action),
+            reward=by_row(np.asarray(reward), np.float32),
+            terminal=by_row(np.asarray(recording.terminal, bool)),
             truncated=by_row(np.asarray(recording.truncated, bool)),
-            first=pad(np.repeat(first, spread).astype(np.int32)), last=pad(np.repeat(last, spread).astype(np.int32)),
-            extra=extra, row_of=jnp.asarray(row_of), count=jnp.asarray(recording.steps, jnp.int32),
-            specification=replace(recording.spec, statistics=statistics_of(recording)), logged_reward=recording.reward is not None,
+            first=pad(np.repeat(first, spread).astype(np.int32)),
+            last=pad(np.repeat(last, spread).astype(np.int32)),
+            extra=extra,
+            row_of=jnp.asarray(row_of),
+            count=jnp.asarray(recording.steps, jnp.int32),
+            specification=replace(recording.spec, statistics=statistics_of(recording)),
+            logged_reward=recording.reward is not None,
         )
 
 

@@ -16,7 +16,7 @@ from policylab.networks.optimisation import Trained, descend, follow, trained
 from policylab.policies.gaussian import Gaussian
 from policylab.policy import Form, imitation_loss
 from policylab.scorers.critic import ActionValue, StateValue
-from policylab.settings import setting, settings
+from policylab.hyperparameters import setting, settings
 
 
 def expectile_loss(difference: Float[Array, "*batch"], expectile: Float[Array, ""] | float) -> Float[Array, "*batch"]:
@@ -71,7 +71,9 @@ class IQL(Learner):
             "target": critic,
         }
 
-    def update(self, state: dict[str, PyTree], batch: Window, *, clock: Clock, key: PRNGKeyArray) -> tuple[dict, dict[str, Array]]:
+    def update(
+        self, state: dict[str, PyTree], batch: Window, *, clock: Clock, key: PRNGKeyArray
+    ) -> tuple[dict, dict[str, Array]]:
         """V, then the policy, then Q, then the targets."""
         q = jnp.min(jax.vmap(state["target"].values)(batch.observation, batch.action), axis=-1)
 
@@ -100,12 +102,21 @@ class IQL(Learner):
         critic, critic_error, values = descend(state["critic"], critic_loss, self._optimiser())
         target = follow(state["target"], critic.model, self.target_rate)
         metrics = {
-            "value_loss": value_error, "policy_loss": policy_error, "critic_loss": critic_error,
-            "q": jnp.mean(values), "advantage": jnp.mean(advantage), "weight": jnp.mean(weight),
+            "value_loss": value_error,
+            "policy_loss": policy_error,
+            "critic_loss": critic_error,
+            "q": jnp.mean(values),
+            "advantage": jnp.mean(advantage),
+            "weight": jnp.mean(weight),
         }
         return {"policy": policy, "critic": critic, "value": value, "target": target}, metrics
 
     def products(self, state: dict[str, PyTree]) -> dict[str, Any]:
         """`policy`, `explorer` (the policy sampling), `critic`, `value`."""
         policy: Trained = state["policy"]
-        return {"policy": policy.model, "explorer": policy.model, "critic": state["critic"].model, "value": state["value"].model}
+        return {
+            "policy": policy.model,
+            "explorer": policy.model,
+            "critic": state["critic"].model,
+            "value": state["value"].model,
+        }
