@@ -10,7 +10,7 @@ from policylab.errors import BadInput
 _EXTRAS = {"h5py": "policylab[data]", "pyarrow": "policylab[data]", "PIL": "policylab[report]", "av": "av"}
 
 
-def package(name: str, purpose: str) -> ModuleType:
+def package(name: str, purpose: str = "reading tables") -> ModuleType:
     """The module `name`; raises `BadInput` saying what to install if `purpose` cannot be done without it."""
     try:
         return importlib.import_module(name)
