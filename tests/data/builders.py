@@ -123,7 +123,7 @@ CARTPOLE_COLUMNS = (
 
 
 def cartpole_log(path: Path, episodes: int = 12, limit: int = 60, seed: int = 0) -> Path:
-    """A CSV log of CartPole's equations under a noisy linear controller with actions `left` and `right` (CARTPOLE_COLUMNS)."""
+    """A CSV log of CartPole's equations under a noisy linear controller with actions 0 (left) and 1 (right) (CARTPOLE_COLUMNS)."""
     random = np.random.default_rng(seed)
     with open(path, "w", newline="") as file:
         log = csv.writer(file)
@@ -142,7 +142,7 @@ def cartpole_log(path: Path, episodes: int = 12, limit: int = 60, seed: int = 0)
                     [
                         f"run-{episode:03d}",
                         *numbers,
-                        "right" if right else "left",
+                        int(right),
                         1.0,
                         int(fell),
                         int(t == limit - 1 and not fell),

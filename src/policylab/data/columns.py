@@ -27,36 +27,36 @@ class Folder:
     """A folder of columns that are being written: `allocate` gives memory-mapped arrays for readers to fill in pieces."""
 
     path: Path
-    files: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, tuple[Path, np.ndarray]] = field(default_factory=dict)
+    made: int = 0
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """A writable array on disk for the column `name`."""
-        self.files[name] = f"column_{len(self.files):03d}.npy"
+        file = self.path / f"column_{self.made:03d}.npy"
+        self.made += 1
         if 0 in shape:  # nothing to map
-            empty = np.zeros(shape, dtype)
-            np.save(self.path / self.files[name], empty, allow_pickle=False)
-            return empty
-        return np.lib.format.open_memmap(self.path / self.files[name], mode="w+", dtype=np.dtype(dtype), shape=shape)
-
-    def keep(self, name: str, values: np.ndarray) -> None:
-        """Write `values` under `name` unless they are the array that `allocate` gave for it."""
-        if name in self.files and isinstance(values, np.memmap) and Path(str(values.filename)).name == self.files[name]:
-            values.flush()
-            return
-        target = self.allocate(name, values.shape, values.dtype)
-        rows = max(1, _PIECE // max(1, values[:1].nbytes))
-        for start in range(0, len(values), rows):
-            target[start : start + rows] = values[start : start + rows]
-        if isinstance(target, np.memmap):
-            target.flush()
+            column = np.zeros(shape, dtype)
+            np.save(file, column, allow_pickle=False)
+        else:
+            column = np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        self._drop(name)
+        self.columns[name] = file, column
+        return column
 
     def finish(self, recording: Recording) -> None:
-        """Write what `recording` still holds elsewhere, and the description."""
-        columns = flatten(recording)
-        for name, values in columns.items():
-            self.keep(name, values)
-        for name in set(self.files) - set(columns):  # scratch columns of a reader
-            (self.path / self.files.pop(name)).unlink()
+        """Write what `recording` still holds elsewhere, and the description; drop what it does not hold."""
+        named = flatten(recording)
+        for name, values in named.items():
+            if name not in self.columns or self.columns[name][1] is not values:
+                target = self.allocate(name, values.shape, values.dtype)
+                rows = max(1, _PIECE // max(1, values[:1].nbytes))
+                for start in range(0, len(values), rows):
+                    target[start : start + rows] = values[start : start + rows]
+        for name in set(self.columns) - set(named):  # scratch columns of a reader
+            self._drop(name)
+        for _, column in self.columns.values():
+            if isinstance(column, np.memmap):
+                column.flush()
         document = {
             "layout": _LAYOUT,
             "policylab": version("policylab"),
@@ -64,11 +64,15 @@ class Folder:
             "origin": recording.origin,
             "spec": recording.spec.to_json() | {"statistics": {}},
             "columns": {
-                name: {"file": self.files[name], "shape": list(values.shape), "dtype": str(values.dtype)}
-                for name, values in columns.items()
+                name: {"file": file.name, "shape": list(column.shape), "dtype": str(column.dtype)}
+                for name, (file, column) in self.columns.items()
             },
         }
-        (self.path / DESCRIPTION).write_text(json.dumps(document, indent=1, default=_plain, allow_nan=False))
+        (self.path / DESCRIPTION).write_text(json.dumps(document, indent=1, default=_plain))
+
+    def _drop(self, name: str) -> None:
+        if name in self.columns:
+            self.columns.pop(name)[0].unlink()
 
 
 def write(recording: Recording, path: str | Path) -> None:

@@ -155,6 +155,8 @@ def _episodes(path: Path, filled: dict[str, np.ndarray], rows: int) -> tuple[np.
         raise BadInput(
             f"{path}: row {row} ends its episode, but the episode goes on after it: mend the episode column or the flag"
         )
+    if np.array_equal(order, np.arange(rows)):
+        order = None
     if flags["terminal"] is None:
         told = "the last row of an episode is taken as terminal, since no column says otherwise"
         return order, last & ~truncated, truncated, told
