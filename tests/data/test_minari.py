@@ -11,7 +11,8 @@ from policylab.experience import Spec
 from tests.data.builders import minari_pendulum, pendulum_steps
 
 STORAGES = ["hdf5", "arrow", "parquet"]
-pytestmark = pytest.mark.filterwarnings("ignore:`eval_env` is set to None")
+# What Minari warns about where a dataset names no environment; nothing of ours.
+pytestmark = pytest.mark.filterwarnings("ignore:`eval_env` is set to None", "ignore:env_spec is None")
 
 
 @pytest.fixture
@@ -151,6 +152,7 @@ def test_reads_point_maze_collected_by_minari(root):
 
     env = real.DataCollector(gymnasium.wrappers.TimeLimit(Maze(), 7), record_infos=True)
     env.action_space.seed(0)
+    temporary = env._tmp_dir
     for episode in range(3):
         env.reset(seed=episode)
         for _ in range(7 if episode < 2 else 4):  # the last episode is left unfinished
@@ -158,6 +160,8 @@ def test_reads_point_maze_collected_by_minari(root):
     dataset = env.create_dataset(
         "maze/random-v0", algorithm_name="random", author="a", author_email="a@b", code_permalink="c", description="d"
     )
+    for folder in (temporary, env._tmp_dir):  # Minari leaves both to the garbage collector, which warns
+        folder.cleanup()
     recording = validate(minari.read(minari.local_path("maze/random-v0")))
     np.testing.assert_array_equal(recording.lengths, [7, 7, 4])
     assert spaces.describe(recording.spec.observation) == "{achieved_goal: Box(2), desired_goal: Box(2), observation: Box(4)}"
