@@ -49,6 +49,7 @@ _PUBLIC = {
     "Categorical": "policies.categorical",
     "Dataset": "sources.dataset",
     "IQL": "learners.offline.iql",
+    "check": "conformance",
     "train": "training",
     "Stage": "training",
     "Run": "runs",

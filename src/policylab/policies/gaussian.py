@@ -66,6 +66,8 @@ class GaussianPolicy(Policy):
         """A reparameterised action and its log-probability, from u before squashing."""
         mean, log_std = self.distribution(observation)
         u = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+        # A clipped sample gets the density of what is played, so that sampling and training agree on every action.
+        u = jnp.clip(u, -1.0, 1.0) if self.squash == "mean" else u
         return self._to_action(u), jnp.sum(normal_log_density(u, mean, log_std) - self._correction(u)), memory
 
     def log_probs(self, window: Window) -> Float[Array, "time part"]:

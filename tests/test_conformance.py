@@ -1,0 +1,88 @@
+"""Every exported implementation goes through the conformance suite, and the suite finds what is broken."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import policylab as lab
+from policylab import registry
+from policylab.conformance import example_recording, example_spec
+from policylab.hyperparameters import describe
+from tests.small import continuous_dataset
+
+
+def _tiny(cls):
+    """The class with small networks, so that the whole catalogue compiles quickly."""
+    names = {row["name"] for row in describe(cls)}
+    small = {"width": 8, "depth": 1, "batch_size": 8, "members": 2, "quantiles": 4, "components": 2}
+    return cls(**{name: value for name, value in small.items() if name in names})
+
+
+@pytest.mark.parametrize("name", registry.LEARNERS)
+def test_every_learner_conforms(name):
+    report = lab.check(_tiny(registry.learner_class(name)))
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("name", registry.FORMS)
+def test_every_form_conforms(name):
+    report = lab.check(_tiny(registry.form_class(name)))
+    assert report.passed, str(report)
+
+
+def test_a_dataset_conforms():
+    report = lab.check(continuous_dataset())
+    assert report.passed, str(report)
+
+
+def test_the_suite_finds_an_impure_update_and_a_growing_state():
+    @lab.settings
+    class Impure(lab.Learner):
+        @property
+        def needs(self):
+            return {"transitions": lab.Steps(4)}
+
+        def init(self, spec, *, key, given={}):
+            return {"a": jnp.zeros(2), "name": "text"}
+
+        def update(self, state, batch, *, clock, key):
+            return {"a": jnp.zeros(3)}, {"m": jnp.zeros(2)}
+
+        def products(self, state):
+            return {}
+
+    report = lab.check(Impure())
+    assert not report.passed
+    assert "every leaf must be an array" in str(report) or "TypeError" in str(report)
+
+
+def test_the_suite_finds_an_action_outside_its_space():
+    class TooFar(lab.Policy):
+        def act(self, observation, memory, *, key):
+            return jnp.full(2, 9.0), memory
+
+    report = lab.check(TooFar(), spec=example_spec())
+    assert "leaves the bounds" in str(report)
+
+
+def test_the_suite_finds_a_density_that_disagrees_with_the_samples():
+    class Wrong(lab.Policy):
+        def act(self, observation, memory, *, key):
+            return jax.random.normal(key, (2,)), memory
+
+        def sample(self, observation, memory, *, key):
+            return self.act(observation, memory, key=key)[0], jnp.asarray(5.0), memory
+
+        def log_probs(self, window):
+            return jnp.zeros((window.reward.shape[0], 2))
+
+    assert "log_prob says" in str(lab.check(Wrong(), spec=example_spec()))
+
+
+def test_the_example_recording_is_valid():
+    recording = example_recording(example_spec(discrete=True))
+    assert recording.steps == 64
+    with pytest.raises(lab.BadInput, match="check knows"):
+        lab.check("a string")
