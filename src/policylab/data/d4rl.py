@@ -1,12 +1,12 @@
 """D4RL-style HDF5 files (Fu et al. 2020, arXiv 2004.07219), read and written without D4RL.
 
 A file holds one row per step: observations, actions, rewards, terminals, usually timeouts, sometimes next_observations and
-infos/*. The published rules are kept: an episode ends at a terminal step or at a timeout; files without `timeouts` (the oldest
-ones) were cut after the environment's step limit; without `next_observations` nobody knows what followed the last step of a
-timed-out episode (the next row is already a reset), so that step is left out, as in D4RL's `qlearning_dataset`; and the rows
-after the last end are an episode cut short. Files of version 2 keep `next_observations`, so nothing is lost there, and places
-where two recordings were glued together (medium-expert) are seen as cuts. `metadata/*` (weights of the policy that
-collected) is not loaded.
+infos/*. The published rules are kept: an episode ends at a terminal step or at a timeout; files without `timeouts` (the
+oldest ones) were cut after the environment's step limit; without `next_observations` nobody knows what followed the last step
+of a timed-out episode (the next row is already a reset), so that step is left out, as in D4RL's `qlearning_dataset` (which
+also drops the file's very last row when it is terminal; we keep it); the rows after the last end are an episode cut short.
+Files of version 2 keep `next_observations`, so nothing is lost there, and places where two recordings were glued together
+(medium-expert) are seen as cuts. `metadata/*` (weights of the policy that collected) is not loaded.
 """
 
 from __future__ import annotations

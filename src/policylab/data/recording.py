@@ -15,6 +15,7 @@ from policylab.errors import BadInput
 from policylab.experience import Spec
 
 Allocate = Callable[[str, tuple[int, ...], Any], np.ndarray]
+_PIECE = 2**26
 
 
 @dataclass(frozen=True)
@@ -249,9 +250,9 @@ def _rows(values: PyTree) -> PyTree:
     )
 
 
-def _pieces(count: int, row: int, budget: int = 2**26) -> Iterator[slice]:
-    """Slices of at most `budget` bytes over `count` rows of `row` bytes."""
-    size = max(1, budget // max(1, row))
+def _pieces(count: int, row: int) -> Iterator[slice]:
+    """Slices of at most `_PIECE` bytes over `count` rows of `row` bytes."""
+    size = max(1, _PIECE // max(1, row))
     return (slice(i, min(count, i + size)) for i in range(0, count, size))
 
 
