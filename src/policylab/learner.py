@@ -53,10 +53,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Steps(Request):
-    """Single transitions, leaves [count, ...]. `n` > 1 asks for n-step returns with the learner's own `discount`."""
+    """Single transitions, leaves [count, ...]. `n` > 1 asks for n-step returns with the learner's own `discount`; `best` < 1 draws
+    only from that share of the steps, those of the episodes with the highest returns."""
 
     n: int = 1
     discount: float = 1.0
+    best: float = 1.0
 
 
 @dataclass(frozen=True)

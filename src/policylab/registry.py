@@ -13,7 +13,13 @@ from policylab.errors import BadInput
 
 LEARNERS = {
     # name: (module below policylab.learners, class)
+    "bc": ("imitation.bc", "BC"),
+    "percent-bc": ("imitation.percent_bc", "PercentBC"),
+    "td3-bc": ("offline.td3_bc", "TD3BC"),
+    "awac": ("offline.awac", "AWAC"),
     "iql": ("offline.iql", "IQL"),
+    "cql": ("offline.cql", "CQL"),
+    "rebrac": ("offline.rebrac", "ReBRAC"),
 }
 
 FORMS = {

@@ -44,6 +44,26 @@ class DeterministicPolicy(Policy):
         return self.network.hidden(self.normaliser(spaces.flatten(self.observation_space, observation)))
 
 
+def smoothed_actions(
+    policy: DeterministicPolicy,
+    observation: PyTree,
+    *,
+    noise: Float[Array, ""] | float,
+    clip: Float[Array, ""] | float,
+    key: PRNGKeyArray,
+) -> PyTree:
+    """TD3's target policy smoothing (Fujimoto et al. 2018, equation 14): clip(pi(s) + clip(noise * N(0, 1), -clip, clip)), for a
+    batch of observations; noise and clip in units of half the action range.
+    """
+
+    def one(observation: PyTree, noise_sample: Float[Array, " size"]) -> PyTree:
+        unit = policy.unit_action(observation) + jnp.clip(noise * noise_sample, -clip, clip)
+        return spaces.unflatten(policy.action_space, policy.scaler.to_environment(jnp.clip(unit, -1.0, 1.0)))
+
+    rows = jax.tree.leaves(observation)[0].shape[0]
+    return jax.vmap(one)(observation, jax.random.normal(key, (rows, spaces.size(policy.action_space))))
+
+
 @dataclass(frozen=True)
 class Deterministic(Form):
     """A tanh perceptron: `depth` hidden layers of `width`; observations normalised by the data's mean and std if `normalise`."""

@@ -22,7 +22,8 @@ from policylab.source import Source
 
 class Dataset(Source):
     """Rows of consecutive episodes, T + 1 rows for an episode of T actions, padded to a power of two so that datasets of similar
-    size share one compiled program. `count` actions are valid; `row_of` gives the row of each.
+    size share one compiled program. `count` actions are valid; `row_of` gives the row of each, `ranked` the same rows with those of
+    the episodes with the highest returns first.
     """
 
     observation: PyTree[Array]
@@ -34,6 +35,7 @@ class Dataset(Source):
     last: Int[Array, " row"]
     extra: dict[str, PyTree[Array]]
     row_of: Int[Array, " capacity"]
+    ranked: Int[Array, " capacity"]
     count: Int[Array, ""]
     specification: Spec
     logged_reward: bool = eqx.field(static=True)
@@ -52,7 +54,7 @@ class Dataset(Source):
     @property
     def fields(self) -> tuple[str, ...]:
         """The extra fields that a request may name."""
-        return (*self.extra, "row")
+        return (*self.extra, "row", "next_action")
 
     def serve(self, needs: Mapping[str, Request]) -> Dataset:
         """This dataset, ready to answer `needs`."""
@@ -75,8 +77,10 @@ class Dataset(Source):
         return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
 
     def _draw(self, request: Request, key: PRNGKeyArray) -> Window:
-        index = jax.random.randint(key, (request.count,), 0, self.count)
-        rows = self.row_of[index]
+        best = request.best if isinstance(request, Steps) else 1.0
+        end = self.count if best == 1.0 else jnp.ceil(best * self.count).astype(jnp.int32)
+        index = jax.random.randint(key, (request.count,), 0, end)
+        rows = self.row_of[index] if best == 1.0 else self.ranked[index]
         if isinstance(request, Windows):
             return self.window(rows, request)
         assert isinstance(request, Steps)
@@ -122,9 +126,11 @@ class Dataset(Source):
         )
 
     def _extra(self, request: Request, rows: Int[Array, "..."]) -> dict[str, PyTree[Array]]:
-        chosen = {name: _take(self.extra[name], rows) for name in request.fields if name != "row"}
+        chosen = {name: _take(self.extra[name], rows) for name in request.fields if name not in ("row", "next_action")}
         if "row" in request.fields:
             chosen["row"] = rows
+        if "next_action" in request.fields:  # at the end of an episode, where it has no meaning, the last action again
+            chosen["next_action"] = _take(self.action, jnp.minimum(rows + 1, self.last[rows]))
         if "weight" in self.extra and "weight" not in chosen:
             chosen["weight"] = self.extra["weight"][rows]
         return chosen
@@ -156,8 +162,12 @@ class Dataset(Source):
             extra["return_to_go"] = by_row(returns_to_go(recording), np.float32)
         if weight is not None:
             extra["weight"] = by_row(np.asarray(weight, np.float32))
-        row_of = np.zeros(capacity, np.int32)
+        row_of, ranked = np.zeros(capacity, np.int32), np.zeros(capacity, np.int32)
         row_of[: recording.steps] = action_rows
+        order = np.arange(recording.steps)
+        if recording.reward is not None and recording.reward.ndim == 1:
+            order = np.argsort(-np.repeat(recording.returns, recording.lengths), kind="stable")
+        ranked[: recording.steps] = action_rows[order]
         reward = np.zeros(recording.steps, np.float32) if recording.reward is None else recording.reward
         return Dataset(
             observation=jax.tree.map(pad, recording.observation),
@@ -169,6 +179,7 @@ class Dataset(Source):
             last=pad(np.repeat(last, spread).astype(np.int32)),
             extra=extra,
             row_of=jnp.asarray(row_of),
+            ranked=jnp.asarray(ranked),
             count=jnp.asarray(recording.steps, jnp.int32),
             specification=replace(recording.spec, statistics=statistics_of(recording)),
             logged_reward=recording.reward is not None,

@@ -11,12 +11,12 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab.experience import Spec, Window
+from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Learner, Request, Steps
 from policylab.networks.optimisation import Trained, descend, follow, trained
 from policylab.policies.gaussian import Gaussian
 from policylab.policy import Form, imitation_loss
 from policylab.scorers.critic import ActionValue, StateValue
-from policylab.hyperparameters import setting, settings
 
 
 def expectile_loss(difference: Float[Array, "*batch"], expectile: Float[Array, ""] | float) -> Float[Array, "*batch"]:
