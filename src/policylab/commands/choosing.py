@@ -1,0 +1,161 @@
+"""Which learner, with which settings: by name, by `file.py:Class`, or written out as `iql(expectile=0.9)`."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from policylab import registry
+from policylab.commands import literals, nearest
+from policylab.commands.arguments import Parser
+from policylab.errors import BadInput
+
+
+def learner_class(name: str) -> type:
+    """The learner class of a registered name, or of the user's own `file.py:Class`. Raises `BadInput` if there is none."""
+    if ":" in name:
+        return own_class(name)
+    if name not in registry.LEARNERS:
+        hint = nearest(name, registry.LEARNERS, f"choose one of {', '.join(registry.LEARNERS)}, or name your own as mine.py:Mine")
+        raise BadInput(f"there is no learner {name!r}: {hint}")
+    return registry.learner_class(name)
+
+
+def own_class(name: str) -> type:
+    """The class `file.py:Class`. Raises `BadInput` for a file that does not load or a class that is no learner."""
+    from policylab.learner import Learner
+
+    file, _, class_name = name.rpartition(":")
+    if not file.endswith(".py"):
+        raise BadInput(f"{name!r} names no learner: write the path to your file and the class, as in mine.py:Mine")
+    try:
+        cls = registry.learner_class(name)
+    except SyntaxError as error:
+        raise BadInput(f"{file} is no valid Python: {error.msg}, line {error.lineno}; mend it first") from None
+    except ImportError as error:
+        raise BadInput(f"{file} imports something that is not there: {error}; install it, or mend the import") from None
+    if not (issubclass(cls, Learner) and dataclasses.is_dataclass(cls)):
+        raise BadInput(
+            f"{class_name} in {file} is no learner: derive it from policylab.Learner and decorate it with policylab.settings"
+        )
+    if inspect.isabstract(cls):
+        raise BadInput(f"{class_name} in {file} lacks {', '.join(sorted(cls.__abstractmethods__))}: write these methods")
+    return cls
+
+
+def settings_of(cls: type) -> list[dict[str, Any]]:
+    """The settings of a learner: flag, name, type, default, help and range in words."""
+    from policylab.hyperparameters import describe
+
+    return [{**row, "flag": f"--{row['name'].replace('_', '-')}", "range": in_words(row)} for row in describe(cls)]
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """The range of a setting: `above 0 and below 1`; empty where every value will do."""
+    said = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+    return " and ".join(f"{words} {row[end]:g}" for end, words in said.items() if math.isfinite(row.get(end, math.inf)))
+
+
+def add_settings(parser: Parser, cls: type, name: str) -> dict[str, dict[str, Any]]:
+    """One option per setting of the learner; {attribute of the namespace: its row}.
+
+    A setting that bears the name of an option of the command becomes `--learner-NAME`.
+    """
+    taken = {text for action in parser._actions for text in action.option_strings}
+    group = parser.add_argument_group(f"settings of {name}", (getattr(cls, "title", "") or cls.__name__).rstrip("."))
+    rows = {}
+    for row in settings_of(cls):
+        flag = f"--learner-{row['flag'][2:]}" if row["flag"] in taken else row["flag"]
+        target = f"setting_{row['name']}"
+        told = "; ".join(part for part in (row["help"], row["range"], f"default: {shown(row['default'])}") if part)
+        kind = {"float": "NUMBER", "int": "N", "bool": "true|false", "Form": "FORM"}.get(row["type"], "VALUE")
+        group.add_argument(flag, dest=target, metavar=kind, help=told.replace("%", "%%"))
+        rows[target] = {**row, "flag": flag}
+    return rows
+
+
+def build(cls: type, options: argparse.Namespace, rows: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+    """The learner with the settings that were given. Raises `BadInput` for a value of another type or out of its range."""
+    given = {
+        row["name"]: literals.setting_value(text, row["type"], row["flag"])
+        for target, row in rows.items()
+        if (text := getattr(options, target)) is not None
+    }
+    return literals.made(cls, [], given, name)
+
+
+def written_out(text: str) -> tuple[str, Any]:
+    """An arm of a comparison: `iql`, `iql(expectile=0.9)`, `mine.py:Mine` or any of these after `name=`; its name and learner."""
+    label, separator, rest = text.partition("=")
+    if not separator or "(" in label:
+        label, rest = text, text
+    name, bracket, settings = rest.partition("(")
+    cls = learner_class(name.strip())
+    if not bracket:
+        return label, literals.made(cls, [], {}, name)
+    try:
+        call = ast.parse(f"made({settings}", mode="eval").body
+    except SyntaxError:
+        call = None
+    if not isinstance(call, ast.Call):
+        raise BadInput(f"{text!r} does not read: write an arm as iql(expectile=0.9)")
+    if call.args or any(keyword.arg is None for keyword in call.keywords):
+        raise BadInput(f"{text!r}: name every setting, as in iql(expectile=0.9)")
+    given = {str(keyword.arg): literals.value(keyword.value, text) for keyword in call.keywords}
+    return label, literals.made(cls, [], given, name)
+
+
+def first_learner(argv: Sequence[str]) -> str | None:
+    """The learner that the words of a command name, before its own options are known: by `--learner`, or as the first word."""
+    for place, word in enumerate(argv):
+        if word == "--learner" and place + 1 < len(argv):
+            return argv[place + 1]
+        if word.startswith("--learner="):
+            return word.partition("=")[2]
+    return argv[0] if argv and not argv[0].startswith("-") else None
+
+
+def shown(value: Any) -> str:
+    """A default as a user would type it; forms with the settings that differ from their own defaults."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = [
+            f"{field.name}={shown(getattr(value, field.name))}"
+            for field in dataclasses.fields(value)
+            if getattr(value, field.name) != field.default
+        ]
+        return f"{type(value).__name__}({', '.join(changed)})"
+    return str(value)
+
+
+def listed() -> list[dict[str, Any]]:
+    """Every learner: name, title, actions, what it uses, file. Read from the files' syntax trees: importing them would import jax."""
+    package = Path(registry.__file__).parent / "learners"
+    rows = []
+    for name, (module, cls) in registry.LEARNERS.items():
+        file = package.joinpath(*module.split(".")).with_suffix(".py")
+        rows.append({"name": name, "class": cls, "family": module.split(".")[0], **_declared(file, cls)})
+    return rows
+
+
+def _declared(file: Path, cls: str) -> dict[str, Any]:
+    """The class variables `title`, `actions` and `uses` of a learner and the first sentence of its docstring."""
+    facts: dict[str, Any] = {"title": cls, "actions": "any", "uses": (), "about": ""}
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == cls:
+            facts["about"] = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+            for item in node.body:
+                target = item.target if isinstance(item, ast.AnnAssign) else None
+                if isinstance(target, ast.Name) and target.id in ("title", "actions", "uses") and item.value is not None:
+                    facts[target.id] = ast.literal_eval(item.value)
+    return facts

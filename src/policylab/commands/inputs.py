@@ -1,0 +1,152 @@
+"""What several commands read: data and tasks by name, environments by id, runs and policies from disk."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policylab.commands import nearest
+from policylab.commands.arguments import Parser
+from policylab.errors import BadInput
+
+if TYPE_CHECKING:
+    from policylab.data.recording import Recording
+    from policylab.policy import Policy
+    from policylab.sources.dataset import Dataset
+    from policylab.task import Task
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The data of a command (with their name), and the task they belong to where one was named."""
+
+    recording: Recording
+    name: str
+    task: Task | None
+
+    def dataset(self) -> Dataset:
+        """The recording on the device."""
+        from policylab.sources.dataset import Dataset
+
+        return Dataset.of(self.recording)
+
+
+def data_options(parser: Parser, *, task_too: bool = True) -> None:
+    """Add `--task`, `--dataset`, `--data`, `--columns`, `--format` and `--environment`."""
+    group = parser.add_argument_group("data")
+    if task_too:
+        group.add_argument("--task", metavar="NAME", help="a task, such as pointmaze/umaze (policylab tasks lists them)")
+        group.add_argument("--dataset", metavar="NAME", help="one of the task's datasets, made on first use and cached")
+    group.add_argument(
+        "--data",
+        metavar="PATH",
+        help="your own data: Minari (folder or id), D4RL-style HDF5, NPZ, CSV, Parquet, JSON lines, LeRobot",
+    )
+    group.add_argument(
+        "--columns",
+        metavar="MAP",
+        help='which column of a table is what: "observation=x_*,action=a,reward=r,propensity=p,episode=run"',
+    )
+    group.add_argument("--format", metavar="NAME", help="the format of --data where its name does not tell")
+    group.add_argument(
+        "--environment", metavar="ID", help="the Gymnasium environment of the data, such as Hopper-v5: its bounds and time limit"
+    )
+
+
+def read_inputs(options: argparse.Namespace) -> Inputs:
+    """The data that `--task NAME --dataset NAME` or `--data PATH` name. Raises `BadInput` where they name none or two."""
+    task = named_task(options)
+    if options.data is not None:
+        if options.dataset is not None:
+            raise BadInput("--dataset and --data both name data: give one of them")
+        from policylab.data.loading import load
+
+        # A task knows its own spaces; the environment's bounds and time limit complete what a file does not say.
+        expected = options.environment or (task.spec if task is not None else None)
+        recording = load(options.data, columns=options.columns, format=options.format, environment=expected)
+        return Inputs(recording, Path(options.data).stem, task)
+    for option in ("columns", "format", "environment"):
+        if getattr(options, option, None) is not None:
+            raise BadInput(f"--{option} says how to read --data, which is missing: give --data PATH too")
+    if task is None:
+        raise BadInput("no data: give --task NAME --dataset NAME, or --data PATH for your own")
+    return Inputs(task_recording(task, options.dataset), f"{task.name}/{options.dataset}", task)
+
+
+def named_task(options: argparse.Namespace) -> Task | None:
+    """The task of `--task`, if it was given."""
+    if getattr(options, "task", None) is None:
+        return None
+    from policylab.tasks import load_task
+
+    return load_task(options.task)
+
+
+def task_recording(task: Task, dataset: str | None) -> Recording:
+    """One of a task's datasets. Raises `BadInput` for a missing or unknown name."""
+    known = task.datasets
+    if not known:
+        raise BadInput(f"{task.name} has no datasets of its own: bring one with --data PATH")
+    if dataset is None:
+        raise BadInput(f"which dataset of {task.name}? Give --dataset with one of {', '.join(known)}")
+    if dataset not in known:
+        hint = nearest(dataset, known, f"choose one of {', '.join(known)}")
+        raise BadInput(f"{task.name} has no dataset {dataset!r}: {hint}")
+    return task.dataset(dataset)
+
+
+def judge(options: argparse.Namespace) -> Task | None:
+    """Where policies are evaluated: the task, or `--environment` as a task without reference scores; None without either."""
+    from policylab.tasks.in_environment import InEnvironment
+
+    task = named_task(options)
+    if task is not None:
+        if options.environment is not None:
+            raise BadInput("--task and --environment both say where to evaluate: give one of them")
+        return task
+    return None if options.environment is None else InEnvironment.of(options.environment)
+
+
+def describe_recording(recording: Recording, name: str) -> dict[str, Any]:
+    """What the data are, for documents."""
+    from policylab import spaces
+
+    return {
+        "name": name,
+        "episodes": recording.episodes,
+        "steps": recording.steps,
+        "observation": spaces.describe(recording.spec.observation),
+        "action": spaces.describe(recording.spec.action),
+        "rewards": recording.reward is not None,
+    }
+
+
+def saved_run(path: str, learner: str | None) -> Any:
+    """The run in a folder; `learner` is `file.py:Class` for a run of the user's own class."""
+    from policylab.runs import load_run
+
+    return load_run(path, learner=_own(Path(path) / "checkpoint.safetensors", learner))
+
+
+def saved_policy(path: str, learner: str | None) -> Policy:
+    """The policy in a file, or of the first seed of the run in a folder."""
+    from policylab.runs import load_policy
+
+    if Path(path).is_dir():
+        return saved_run(path, learner).policy()
+    return load_policy(path, learner=_own(Path(path), learner))
+
+
+def _own(path: Path, learner: str | None) -> Any:
+    """The user's own learner as it was saved at `path`, so that its arrays find their places; None for ours."""
+    if learner is None:
+        return None
+    from policylab import registry
+    from policylab.checkpoints import load_document
+    from policylab.commands.choosing import own_class
+    from policylab.commands.literals import made
+
+    fields = load_document(path).get("learner", {}).get("fields", {})
+    return made(own_class(learner), [], {name: registry.from_json(value) for name, value in fields.items()}, learner)

@@ -1,0 +1,120 @@
+"""Values written on the command line: numbers, words, forms such as `Gaussian(width=128)`. Read from the syntax tree; nothing is run."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import Any
+
+from policylab import registry
+from policylab.commands import nearest
+from policylab.errors import BadInput
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def setting_value(text: str, kind: str, label: str) -> Any:
+    """The value of a setting whose annotation is `kind`; `label` names it in messages. Raises `BadInput` if the text is none."""
+    if kind == "str":
+        return text
+    if kind == "bool":
+        if text.lower() not in (*_TRUE, *_FALSE):
+            raise BadInput(f"{label} is {text!r}: give true or false")
+        return text.lower() in _TRUE
+    if kind == "float":
+        try:
+            number = float(text)
+        except ValueError:
+            raise BadInput(f"{label} is {text!r}: give a number") from None
+        if number != number:
+            raise BadInput(f"{label} is not a number: give one")
+        return number
+    if kind == "int":
+        try:
+            return int(text.replace("_", ""))
+        except ValueError:
+            raise BadInput(f"{label} is {text!r}: give a whole number") from None
+    value = literal(text, label)
+    if kind == "Form" and not _is_form(value):
+        raise BadInput(f"{label} is {text!r}: give a policy form, such as Gaussian(width=128); forms: {', '.join(registry.FORMS)}")
+    return value
+
+
+def literal(text: str, label: str) -> Any:
+    """Numbers, strings, tuples, None, true and false as Python writes them, and forms or learners by name with their settings."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise BadInput(f"{label} is {text!r}: write a value such as 0.5 or Gaussian(width=128)") from None
+    return value(tree, label)
+
+
+def value(tree: ast.expr, label: str) -> Any:
+    match tree:
+        case ast.Constant():
+            return tree.value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -number
+        case ast.Tuple() | ast.List():
+            return tuple(value(item, label) for item in tree.elts)
+        case ast.Name(id="true" | "false" as word):
+            return word == "true"
+        case ast.Name(id="inf"):
+            return float("inf")
+        case ast.Name():
+            return _made(tree.id, [], {}, label)
+        case ast.Call(func=ast.Name()):
+            if any(keyword.arg is None for keyword in tree.keywords):
+                break_off(tree, label)
+            named = {str(keyword.arg): value(keyword.value, label) for keyword in tree.keywords}
+            return _made(tree.func.id, [value(item, label) for item in tree.args], named, label)
+    return break_off(tree, label)
+
+
+def break_off(tree: ast.expr, label: str) -> Any:
+    """Refuse an expression that is no value."""
+    raise BadInput(f"{label}: {ast.unparse(tree)!r} is no value: write numbers, words and forms such as Gaussian(width=128)")
+
+
+def _made(name: str, given: list[Any], named: dict[str, Any], label: str) -> Any:
+    """The form or learner of that name with these settings, by position or by name, checked."""
+    if name in registry.FORMS:
+        cls = registry.form_class(name)
+    elif name in registry.LEARNERS or name in {known for _, known in registry.LEARNERS.values()}:
+        cls = registry.learner_class(next(key for key, (_, known) in registry.LEARNERS.items() if name in (key, known)))
+    else:
+        known = [*registry.FORMS, *(cls for _, cls in registry.LEARNERS.values())]
+        hint = nearest(name, known, f"choose among {', '.join(registry.FORMS)}")
+        raise BadInput(f"{label}: there is no form {name!r}: {hint}")
+    return made(cls, given, named, label)
+
+
+def made(cls: type, given: list[Any], named: dict[str, Any], label: str) -> Any:
+    """`cls(*given, **named)` if it has those fields and the values lie in their ranges, else `BadInput`."""
+    from policylab.hyperparameters import check
+
+    fields = {field.name: str(field.type) for field in dataclasses.fields(cls) if field.init}
+    if len(given) > len(fields):
+        raise BadInput(f"{label}: {cls.__name__} has {len(fields)} settings, not {len(given)}: name them, {', '.join(fields)}")
+    settings = dict(zip(fields, given)) | named
+    for name in settings:
+        if name not in fields:
+            hint = nearest(name, fields, f"it has {', '.join(fields) or 'none'}")
+            raise BadInput(f"{label}: {cls.__name__} has no setting {name!r}: {hint}")
+    for name, kind in fields.items():
+        value = settings.get(name)
+        if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+            settings[name] = float(value)
+        if kind == "bool" and name in settings and not isinstance(value, bool):
+            raise BadInput(f"{label}: {cls.__name__}.{name} is {value!r}: give true or false")
+        if kind == "Form" and name in settings and not _is_form(value):
+            raise BadInput(f"{label}: {cls.__name__}.{name} is {value!r}: give a policy form, such as Gaussian(width=128)")
+    value = cls(**settings)
+    check(value)
+    return value
+
+
+def _is_form(value: Any) -> bool:
+    from policylab.policy import Form
+
+    return isinstance(value, Form)
