@@ -71,9 +71,9 @@ def test_pictures_in_the_table_are_decoded(tmp_path):
 
 def test_what_cannot_be_shown_is_said(tmp_path):
     recording = lerobot.read(lerobot_folder(tmp_path / "robot"))
-    with pytest.raises(BadInput, match="has no camera 'front': it has observation.images.top"):
+    with pytest.raises(BadInput, match=r"has no camera 'front': it has observation.images.top"):
         pictures.frames(recording, 0, "front")
     with pytest.raises(BadInput, match="episodes 0 to 3, not 4"):
         pictures.frames(recording, 4, CAMERA)
-    with pytest.raises(BadInput, match="file-000.mp4 is missing"):
+    with pytest.raises(BadInput, match=r"file-000.mp4 is missing"):
         pictures.frames(recording, 0, CAMERA)

@@ -72,7 +72,7 @@ BROKEN = {
         lambda r: replace(r, spec=replace(r.spec, observation=spaces.Composite((("x", spaces.Box((2,))),)))),
         ["observation has one column", "['x']"],
     ),
-    "NaN": (with_value("observation", (5, 1), np.nan), ["observation[1] at row 5 (episode 1, step 1) is nan"]),
+    "NaN": (with_value("observation", (5, 1), np.nan), ["observation[1] at row 4 (episode 1, step 1) is nan"]),
     "infinity": (with_value("reward", 2, -np.inf), ["reward at row 2 (episode 0, step 2) is -inf"]),
     "NaN in an action": (with_value("action", (4, 0), np.nan), ["action[0] at row 4 (episode 1, step 1) is nan"]),
     "a choice that does not exist": (choices, ["action at row 3 (episode 1, step 0) is 3, outside 0 to 2"]),
@@ -118,5 +118,5 @@ def test_rounding_at_the_bounds_is_no_error():
 
 def test_large_columns_are_read_in_pieces(monkeypatch):
     monkeypatch.setattr("policylab.data.validation._PIECE", 16)
-    with pytest.raises(BadInput, match=r"observation\[0\] at row 6 \(episode 1, step 2\) is inf"):
+    with pytest.raises(BadInput, match=r"observation\[0\] at the end of episode 1, after row 4, is inf"):
         validate(with_value("observation", (6, 0), np.inf)(sound()))

@@ -15,7 +15,8 @@ from policylab.errors import BadInput
 from policylab.experience import Spec
 
 INFO = Path("meta/info.json")
-_BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "task_index")
+_NUMBER = {"shape": [1]}
 _ENDS = ("next.reward", "next.done", "next.success", "next.truncated")
 
 
@@ -49,7 +50,7 @@ def read(path: str | Path, *, allocate: Allocate = in_memory) -> Recording:
         )
     if "action" not in features or not _numeric(features["action"]):
         raise BadInput(f"{path} has no numeric action feature (it has {', '.join(features)}): add one")
-    wanted = [*observed, "action", *(key for key in (*_ENDS, *_BOOKKEEPING) if key in features)]
+    wanted = [*observed, "action", *(key for key in _ENDS if key in features), *_BOOKKEEPING]
     columns = _columns(path, info, episodes, third, wanted)
     tasks = _tasks(path, third)
     parts = {key.removeprefix("observation."): columns[key] for key in observed}
@@ -141,16 +142,16 @@ def _columns(
     pieces: dict[str, list[np.ndarray]] = {key: [] for key in wanted}
     for file in dict.fromkeys(_data_file(path, info, row, third) for row in episodes):
         try:
+            absent = [key for key in wanted if key not in parquet.read_schema(file).names]
+            if absent:
+                raise BadInput(f"{file} has no column {absent[0]} though the description names it: download the dataset again")
             table = parquet.read_table(file, columns=wanted)
         except FileNotFoundError as error:
             raise BadInput(f"{file} is missing though the description names it: download the dataset again") from error
         except (OSError, pa.ArrowInvalid) as error:
             raise BadInput(f"{file} is damaged ({str(error).splitlines()[0]}): download the dataset again") from error
-        absent = [key for key in wanted if key not in table.column_names]
-        if absent:
-            raise BadInput(f"{file} has no column {absent[0]} though the description names it: download the dataset again")
         for key in wanted:
-            pieces[key].append(_array(table.column(key), info["features"][key], f"{file}: {key}"))
+            pieces[key].append(_array(table.column(key), info["features"].get(key, _NUMBER), f"{file}: {key}"))
     columns = {key: np.concatenate(parts) for key, parts in pieces.items()}
     order = np.lexsort((columns["frame_index"].reshape(-1), columns["episode_index"].reshape(-1)))
     numbers = columns["episode_index"].reshape(-1)[order]

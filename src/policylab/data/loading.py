@@ -156,6 +156,20 @@ def _format_of(path: Path) -> str | None:
 
 
 def _read(path: Path, kind: str, columns: Columns | None, encoder: Encoder | None, limit: int, allocate: Allocate) -> Recording:
+    try:
+        return _read_as(path, kind, columns, encoder, limit, allocate)
+    except BadInput:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, OSError) as error:  # a layout that no reader foresaw
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadInput(
+            f"{path} is not laid out like {FORMATS[kind]} ({reason[0]}): check it, or name another format"
+        ) from error
+
+
+def _read_as(
+    path: Path, kind: str, columns: Columns | None, encoder: Encoder | None, limit: int, allocate: Allocate
+) -> Recording:
     if columns is not None and kind in ("columns", "minari", "lerobot"):
         raise BadInput(f"{path} is {FORMATS[kind]}, which says itself what its columns mean: leave the column map out")
     match kind:

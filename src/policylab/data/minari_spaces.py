@@ -45,6 +45,8 @@ class Reader:
                 return {str(i): values[:, i].astype(np.int32) for i in range(values.shape[1])}
             case "MultiBinary":
                 return np.asarray(stored).astype(np.int8)
+        if document["type"] != "Box":
+            raise _unknown(document)
         if self.jpeg and _is_image(document):
             return _decode_images(stored)
         values = np.asarray(stored)
@@ -69,9 +71,7 @@ class Reader:
                 low, high = (_compact(document[side]) for side in ("low", "high"))
                 kind = "float32" if document["dtype"].startswith("float") else document["dtype"]
                 return spaces.Box(tuple(document["shape"]), low, high, kind)
-        raise BadInput(
-            f"spaces of kind {document['type']!r} have no array form: map them to Box, Discrete or Dict before saving"
-        )
+        raise _unknown(document)
 
 
 def write(space: spaces.Space) -> dict[str, Any]:
@@ -94,6 +94,10 @@ def parse(text: Any, where: str) -> dict[str, Any]:
         return document
     except (TypeError, ValueError, KeyError, AssertionError) as error:
         raise BadInput(f"{where} is not a space as Minari writes it: download or write the dataset again") from error
+
+
+def _unknown(document: dict[str, Any]) -> BadInput:
+    return BadInput(f"spaces of kind {document['type']!r} have no array form: map them to Box, Discrete or Dict before saving")
 
 
 def _parts(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -143,7 +143,7 @@ def recording_from_steps(
     """
     observation, action, next_observation, reward = map(_rows, (observation, action, next_observation, reward))
     extra = {key: _rows(value) for key, value in (extra or {}).items()}
-    count = len(jax.tree.leaves(action)[0])
+    count, where = len(jax.tree.leaves(action)[0]), name or "the data"
     terminal, truncated = (np.zeros(count) if flag is None else np.asarray(flag).reshape(-1) for flag in (terminal, truncated))
     named = {
         "observation": observation,
@@ -156,13 +156,15 @@ def recording_from_steps(
     }
     for field_name, tree in named.items():
         for leaf in jax.tree.leaves(tree):
+            if np.dtype(leaf.dtype).kind not in "biuf":
+                raise BadInput(f"{where}: {field_name} is of type {leaf.dtype}: give numbers (encode words as choices first)")
             if len(leaf) != count:
                 raise BadInput(
-                    f"{name or 'the data'}: {field_name} has {len(leaf)} rows but action has {count}: "
+                    f"{where}: {field_name} has {len(leaf)} rows but action has {count}: "
                     "give every column one row for each step"
                 )
     if count == 0:
-        raise BadInput(f"{name or 'the data'} has no steps: give at least one episode")
+        raise BadInput(f"{where} has no steps: give at least one episode")
     terminal, (truncated, breaks) = terminal.astype(bool), _cut(observation, next_observation, terminal != 0, truncated != 0)
     ends = np.flatnonzero(terminal | truncated)
     starts = np.concatenate([[0], ends[:-1] + 1])
@@ -175,8 +177,7 @@ def recording_from_steps(
     ends, lengths = ends[lengths > 0], lengths[lengths > 0]
     if len(ends) == 0:
         raise BadInput(
-            f"{name or 'the data'}: no step has a successor, since every episode is one step cut by a time limit: "
-            "add next_observation"
+            f"{where}: no step has a successor, since every episode is one step cut by a time limit: add next_observation"
         )
     # Each episode's observations are those of its kept steps, then one more: what followed, or the last row of the episode.
     steps = np.flatnonzero(keep)

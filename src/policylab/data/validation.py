@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
@@ -188,8 +187,11 @@ def _pieces(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield start, np.asarray(values[start : start + rows])
 
 
-def _place(row: int, recording: Recording, observed: bool = False) -> Any:
-    """Row number, episode and step in words; rows of observations count one more per episode."""
+def _place(row: int, recording: Recording, observed: bool = False) -> str:
+    """A row of steps (or, if `observed`, of observations, of which every episode has one more) in words."""
     firsts = recording.starts + (np.arange(recording.episodes) if observed else 0)
     episode = int(np.searchsorted(firsts, row, side="right")) - 1
-    return f"row {row} (episode {episode}, step {row - int(firsts[episode])})"
+    step = row - int(firsts[episode])
+    if step == recording.lengths[episode]:
+        return f"the end of episode {episode}, after row {int(recording.starts[episode]) + step - 1},"
+    return f"row {int(recording.starts[episode]) + step} (episode {episode}, step {step})"
