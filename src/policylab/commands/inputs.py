@@ -63,8 +63,9 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
             raise BadInput("--dataset and --data both name data: give one of them")
         from policylab.data.loading import load
 
-        # A task knows its own spaces; the environment's bounds and time limit complete what a file does not say.
-        expected = options.environment or (task.spec if task is not None else None)
+        # The bounds and time limit of the task or environment complete what a file does not say.
+        place = judge(options)
+        expected = None if place is None else place.spec
         recording = load(options.data, columns=options.columns, format=options.format, environment=expected)
         return Inputs(recording, Path(options.data).stem, task)
     for option in ("columns", "format", "environment"):

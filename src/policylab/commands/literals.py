@@ -34,10 +34,7 @@ def setting_value(text: str, kind: str, label: str) -> Any:
             return int(text.replace("_", ""))
         except ValueError:
             raise BadInput(f"{label} is {text!r}: give a whole number") from None
-    value = literal(text, label)
-    if kind == "Form" and not _is_form(value):
-        raise BadInput(f"{label} is {text!r}: give a policy form, such as Gaussian(width=128); forms: {', '.join(registry.FORMS)}")
-    return value
+    return literal(text, label)
 
 
 def literal(text: str, label: str) -> Any:
@@ -59,6 +56,8 @@ def value(tree: ast.expr, label: str) -> Any:
             return tuple(value(item, label) for item in tree.elts)
         case ast.Name(id="true" | "false" as word):
             return word == "true"
+        case ast.Name(id="none"):
+            return None
         case ast.Name(id="inf"):
             return float("inf")
         case ast.Name():
@@ -106,9 +105,9 @@ def made(cls: type, given: list[Any], named: dict[str, Any], label: str) -> Any:
         if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
             settings[name] = float(value)
         if kind == "bool" and name in settings and not isinstance(value, bool):
-            raise BadInput(f"{label}: {cls.__name__}.{name} is {value!r}: give true or false")
-        if kind == "Form" and name in settings and not _is_form(value):
-            raise BadInput(f"{label}: {cls.__name__}.{name} is {value!r}: give a policy form, such as Gaussian(width=128)")
+            raise BadInput(f"{cls.__name__}.{name} is {value!r}: give true or false")
+        if kind.startswith("Form") and name in settings and not (_is_form(value) or (value is None and "None" in kind)):
+            raise BadInput(f"{cls.__name__}.{name} is {value!r}: give a policy form, such as {_example()}")
     value = cls(**settings)
     check(value)
     return value
@@ -118,3 +117,7 @@ def _is_form(value: Any) -> bool:
     from policylab.policy import Form
 
     return isinstance(value, Form)
+
+
+def _example() -> str:
+    return f"Gaussian(width=128); there are {', '.join(registry.FORMS)}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
+import io
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -185,8 +187,8 @@ def _register_robotics(name: str) -> None:
         return
     if importlib.util.find_spec("gymnasium_robotics") is None:
         raise BadInput(f'{name} is part of Gymnasium-Robotics, which is not installed: pip install "policylab[robotics]"')
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its notes about versions of other environments
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")  # its notes about versions of other environments, warned and printed
         import gymnasium_robotics
 
         gymnasium.register_envs(gymnasium_robotics)

@@ -1,0 +1,131 @@
+"""`policylab evaluate`: how good a trained run or a saved policy is, on episodes that no learning has seen."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policylab.commands import inputs
+from policylab.commands.arguments import Parser, real, whole
+from policylab.commands.output import Result, claim_place
+from policylab.errors import BadInput
+
+if TYPE_CHECKING:
+    from policylab.experience import Trials
+    from policylab.task import Task
+
+
+def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
+    """Play whole episodes and report the mean, its interval and the successes."""
+    parser = Parser(
+        "evaluate",
+        "A run plays with every seed's last policy; its interval is over seeds. A single policy's interval is over episodes.",
+        "Example:\n  policylab evaluate runs/iql --task pointmaze/umaze --episodes 100",
+        seed="numbers the block of episodes: equal numbers meet equal starts, whoever plays (common random numbers)",
+    )
+    parser.add_argument("subject", metavar="RUN_OR_POLICY", help="the folder of a run, or the file of a saved policy")
+    parser.add_argument("--task", metavar="NAME", help="where to play: a task, which also scores from 0 (random) to 100 (expert)")
+    parser.add_argument("--environment", metavar="ID", help="where to play: a Gymnasium environment such as Hopper-v5")
+    parser.add_argument("--episodes", type=whole(), default=100, metavar="N", help="episodes of every seed")
+    parser.add_argument("--sample", action="store_true", help="let policies sample their actions (default: take their mode)")
+    parser.add_argument("--level", type=real(0, 1), default=0.95, metavar="P", help="of the intervals")
+    parser.add_argument("--learner", metavar="FILE:CLASS", help="your own learner's class, where the run is one of yours")
+    options = parser.read(argv)
+    if options.task is None and options.environment is None:
+        parser.error("where to evaluate? Give --task NAME or --environment ID")
+    if options.out:
+        claim_place(Path(options.out))
+    place = Path(options.subject)
+    if not place.exists():
+        raise BadInput(f"there is no run or policy at {place}: give the folder of a run, or the file of a saved policy")
+
+    policies, seeds, name = _subject(place, options.learner)
+    task = inputs.judge(options)
+    assert task is not None
+    trials = _play(policies, task, seeds, options, name)
+    return options, _report(trials, task, seeds, options)
+
+
+def _subject(place: Path, learner: str | None) -> tuple[Any, tuple[int, ...], str]:
+    """Stacked policies, their training seeds and a name."""
+    import jax
+
+    if place.is_dir():
+        run = inputs.saved_run(str(place), learner)
+        products = run.products()
+        if "policy" not in products:
+            raise BadInput(f"{place} holds a run of {run.name}, which learns no policy: it offers {', '.join(products)}")
+        return products["policy"], run.seeds, run.name
+    policy = inputs.saved_policy(str(place), learner)
+    return jax.tree.map(lambda leaf: leaf[None], policy), (0,), place.stem
+
+
+def _play(policies: Any, task: Task, seeds: tuple[int, ...], options: argparse.Namespace, name: str) -> Trials:
+    import jax
+
+    from policylab.evaluation.rollouts import evaluate
+    from policylab.evaluation.task_scores import REPORT_KEY
+
+    return evaluate(
+        policies if options.sample else policies.mode(),
+        task.environment(),
+        episodes=options.episodes,
+        seeds=seeds,
+        key=jax.random.fold_in(jax.random.key(REPORT_KEY), options.seed),
+        name=name,
+    )
+
+
+def _report(trials: Trials, task: Task, seeds: tuple[int, ...], options: argparse.Namespace) -> Result:
+    import numpy as np
+
+    from policylab.commands.figures import figure, summary
+    from policylab.evaluation.dynamics import dynamics_of, scale_of
+    from policylab.evaluation.statistics import wilson
+
+    name = str(trials.policy[0])
+    unit = "seed" if len(seeds) > 1 else "episode"
+    # One training seed says nothing about training again: its interval is that of this one policy, over episodes.
+    gather = lambda values: np.asarray(values).reshape(len(seeds), -1).mean(axis=1) if unit == "seed" else np.asarray(values)
+    rows = {"return": gather(trials.matrix(name).reshape(-1))}
+    if task.reference:
+        rows["score"] = gather(task.score(trials.matrix(name).reshape(-1)))
+    numbers = {label: summary(values, options.level, unit=unit) for label, values in rows.items()}
+    document: dict[str, Any] = {
+        "policy": options.subject,
+        "task": task.name,
+        "dynamics": dynamics_of(task),
+        "scale": scale_of(task),
+        "action": "sampled" if options.sample else "mode",
+        "seeds": list(seeds),
+        "episodes": options.episodes,
+        "unit": unit,
+        **{label: number.document for label, number in numbers.items()},
+        "length": {"mean": float(np.mean(trials.length))},
+        "success": None,
+    }
+    lines = [
+        f"{options.subject} on {task.name}: {'sampled actions' if options.sample else 'the mode'}, "
+        f"{options.episodes} episodes of {len(seeds)} seed{'s' * (len(seeds) > 1)}; {scale_of(task)}"
+    ]
+    lines += [f"  {label:<9} {number.text}" for label, number in numbers.items()]
+    successes = trials.matrix(name, "success")
+    if np.isfinite(successes).all():
+        k, n = int(successes.sum()), successes.size
+        found = wilson(k, n, options.level)
+        document["success"] = {
+            "successes": k,
+            "episodes": n,
+            "rate": found.value,
+            "interval": [found.low, found.high],
+            "method": "wilson",
+            "per_seed": [int(row.sum()) for row in successes],
+        }
+        note = "" if len(seeds) == 1 else "; Wilson over all episodes: of these policies, not of training again"
+        lines.append(f"  success   {k} of {n}  [{found.low:.3f}, {found.high:.3f}]{note}")
+    lines.append(f"  length    {figure(float(np.mean(trials.length)))} steps")
+    if unit == "seed":
+        lines.append("  per seed  " + "  ".join(f"{seed}: {figure(value)}" for seed, value in zip(seeds, rows.get("score", rows["return"]))))
+    return Result(document, "\n".join(lines))

@@ -1,0 +1,113 @@
+"""`policylab train`: one learner on logged experience, all seeds in one program."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from policylab.commands import choosing, inputs
+from policylab.commands.arguments import Parser, whole
+from policylab.commands.output import Result, claim_place
+from policylab.errors import BadInput
+
+_EXAMPLE = 'policylab train iql --task pointmaze/umaze --dataset mixed --steps 20000 --seeds 5 --policy "Gaussian(width=128)"'
+
+
+def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
+    """Train, save, evaluate."""
+    options, learner, label = _read(argv)
+    place = Path(options.out or f"runs/{label}-{(options.dataset or Path(options.data or 'data').stem).replace('/', '-')}")
+    claim_place(place, folder=True, resume=options.resume)
+    given = inputs.read_inputs(options)
+    task = inputs.judge(options) if options.episodes else None
+
+    from policylab.training import train
+
+    run = train(
+        learner,
+        given.dataset(),
+        steps=options.steps,
+        seeds=range(options.seed, options.seed + options.seeds),
+        evaluate=task,
+        every=options.every,
+        episodes=options.episodes,
+        out=place,
+        resume=options.resume,
+        checkpoint_every=options.checkpoint_every,
+        progress=True,
+    )
+    policy = None
+    if "policy" in run.products(seed=run.seeds[0]):
+        policy = run.save_policy(place / "policy.safetensors", seed=run.seeds[0])
+    return options, _report(run, given, task, place, policy, options.episodes)
+
+
+def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
+    name = choosing.first_learner(argv)
+    parser = Parser(
+        "train",
+        "The learner comes first: a name of `policylab learners`, or your own class as mine.py:Mine. All seeds train at once in one\n"
+        "compiled program. With --task or --environment every seed's last policy is evaluated.",
+        f"Settings of the learner: policylab train NAME --help. Example:\n  {_EXAMPLE}",
+        out="the folder of the run (default: runs/LEARNER-DATA); what is there already is kept",
+        seed="number of the first training seed",
+    )
+    parser.add_argument("name", nargs="?", metavar="LEARNER", help="the learner")
+    parser.add_argument("--learner", metavar="FILE:CLASS", help="the learner, in place of the first word")
+    inputs.data_options(parser)
+    training = parser.add_argument_group("training")
+    training.add_argument("--steps", type=whole(), default=50_000, metavar="N", help="updates of every seed")
+    training.add_argument("--seeds", type=whole(), default=5, metavar="N", help="how many training seeds")
+    training.add_argument("--every", type=whole(), metavar="N", help="evaluate every N updates too (default: at the end only)")
+    training.add_argument(
+        "--episodes", type=whole(0), default=20, metavar="N", help="episodes per seed and evaluation; 0 leaves evaluation out"
+    )
+    training.add_argument(
+        "--checkpoint-every", type=whole(), metavar="N", help="updates between checkpoints (default: a tenth of the run)"
+    )
+    training.add_argument("--resume", action="store_true", help="go on with the run in --out where it stopped, to the same bits")
+    if name is None:
+        options = parser.read(argv)
+        raise BadInput("which learner? Name one first, as in `policylab train iql ...`; policylab learners lists them")
+    cls = choosing.learner_class(name)
+    rows = choosing.add_settings(parser, cls, name)
+    options = parser.read(argv)
+    if options.learner is not None and options.name is not None:
+        raise BadInput(f"two learners, {options.name} and {options.learner}: name one")
+    label = cls.__name__ if ":" in name else name
+    return options, choosing.build(cls, options, rows, label), label
+
+
+def _report(run: Any, given: inputs.Inputs, task: Any, place: Path, policy: Path | None, episodes: int) -> Result:
+    from policylab.commands.figures import figure, summary
+    from policylab.evaluation.dynamics import scale_of
+
+    last = run.metrics[-1]
+    scores = {name: summary(values) for name, values in last.get("evaluation", {}).items()}
+    losses = {name: (sum(values) / len(values), values) for name, values in last["metrics"].items()}
+    document = {
+        **run.describe(),
+        "data": inputs.describe_recording(given.recording, given.name),
+        "seconds": last["seconds"],
+        "metrics": {name: {"mean": mean, "values": values} for name, (mean, values) in losses.items()},
+        "evaluation": None
+        if task is None
+        else {
+            "task": task.name,
+            "scale": scale_of(task),
+            "episodes": episodes,
+            "policy": "mode",
+            **{name: row.document for name, row in scores.items()},
+        },
+        "folder": str(place),
+        "policy": None if policy is None else str(policy),
+    }
+    lines = [f"{run.name} on {given.name}: {run.step:,} updates of {len(run.seeds)} seeds in {last['seconds']:.1f} s"]
+    lines += ["  " + ", ".join(f"{name} {figure(mean)}" for name, (mean, _) in losses.items())]
+    if task is not None:
+        lines.append(f"last policies (their mode) on {task.name}, {episodes} episodes per seed; {scale_of(task)}:")
+        lines += [f"  {name:<14} {row.text}" for name, row in scores.items()]
+    lines.append(f'saved in {place}: policylab.load_run("{place}"), policylab evaluate {place}')
+    return Result(document, "\n".join(lines), written=True)
