@@ -215,7 +215,8 @@ def test_other_spaces_of_minari_become_ours(root, storage):
     assert recording.origin["infos_left_out"] == ["note"]
 
 
-def test_jpeg_pictures_of_minari_are_decoded(root):
+@pytest.mark.parametrize("storage", STORAGES)
+def test_jpeg_pictures_of_minari_are_decoded(root, storage):
     import gymnasium
     import minari as real
     from minari.data_collector import EpisodeBuffer
@@ -234,6 +235,7 @@ def test_jpeg_pictures_of_minari_are_decoded(root):
         [buffer],
         observation_space=space,
         action_space=gymnasium.spaces.Discrete(2),
+        data_format=storage,
         algorithm_name="a",
         author="a",
         author_email="a@b",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from policylab.errors import BadInput
 
 
 @contextmanager
-def atomic(path: str | Path, *, folder: bool = False, overwrite: bool = False) -> Iterator[Path]:
+def atomic(path: str | Path, *, folder: bool = False, overwrite: bool = False) -> Generator[Path]:
     """A temporary path to write to; it becomes `path` when the block ends without an error and vanishes otherwise.
 
     Raises `BadInput` if `path` exists (unless `overwrite`, for files only) or its parent cannot be written to.
@@ -35,6 +35,9 @@ def atomic(path: str | Path, *, folder: bool = False, overwrite: bool = False) -
         if not folder:
             with open(target, "rb") as file:
                 os.fsync(file.fileno())
-        os.replace(target, path)
+        try:
+            os.replace(target, path)
+        except OSError as error:  # another process was faster
+            raise BadInput(f"{path} exists already: choose another path, or move it away first") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -264,3 +264,6 @@ def _require_memory(path: Path) -> None:
             f"{path} holds {size / 1e9:.1f} GB and reading it takes about twice that, but only {free / 1e9:.1f} GB of memory "
             "are free: copy it to disk columns first, policylab.data.loading.convert(source, target), and load the target"
         )
+
+
+load_data, save_data, convert_data = load, save, convert  # as `policylab` exports them

@@ -137,30 +137,29 @@ def _encode(
 
 def _episodes(path: Path, filled: dict[str, np.ndarray], rows: int) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, str]:
     """The order of the rows (None: as they stand), where episodes end and how, and that in words."""
-    flags = {role: _flags(path, filled.pop(role), role) if role in filled else None for role in ("terminal", "truncated")}
+    told = {role: role in filled for role in ("terminal", "truncated")}
+    terminal, truncated = (_flags(path, filled.pop(role, np.zeros(rows)), role) for role in told)
     episode, time = filled.pop("episode", None), filled.pop("time", None)
-    nothing = np.zeros(rows, bool)
     if episode is None:
-        if flags["terminal"] is None and flags["truncated"] is None:
-            return None, ~nothing, nothing, "every row is one decision"
+        if not any(told.values()):
+            return None, ~terminal, truncated, "every row is one decision"
         if time is not None:
             raise BadInput(f"{path} has time but no episode column: say which rows belong together, or leave time out")
-        return None, *(nothing if flags[role] is None else flags[role] for role in ("terminal", "truncated")), "as logged"
+        return None, terminal, truncated, "as logged"
     order = np.lexsort((np.arange(rows) if time is None else time, episode))
     last = np.append(np.diff(episode[order]) != 0, True)
-    terminal, truncated = (nothing if flags[role] is None else flags[role][order] for role in ("terminal", "truncated"))
+    terminal, truncated = terminal[order], truncated[order]
     early = (terminal | truncated) & ~last
     if early.any():
         row = int(order[np.argmax(early)])
         raise BadInput(
             f"{path}: row {row} ends its episode, but the episode goes on after it: mend the episode column or the flag"
         )
-    if np.array_equal(order, np.arange(rows)):
-        order = None
-    if flags["terminal"] is None:
-        told = "the last row of an episode is taken as terminal, since no column says otherwise"
-        return order, last & ~truncated, truncated, told
-    return order, terminal, truncated | (last & ~terminal), "as logged"
+    arrange = None if np.array_equal(order, np.arange(rows)) else order
+    if not told["terminal"]:
+        how = "the last row of an episode is taken as terminal, since no column says otherwise"
+        return arrange, last & ~truncated, truncated, how
+    return arrange, terminal, truncated | (last & ~terminal), "as logged"
 
 
 def _numbers(path: Path, table: Any, column: str, role: str, start: int) -> np.ndarray:

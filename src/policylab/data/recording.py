@@ -145,16 +145,9 @@ def recording_from_steps(
     extra = {key: _rows(value) for key, value in (extra or {}).items()}
     count, where = len(jax.tree.leaves(action)[0]), name or "the data"
     terminal, truncated = (np.zeros(count) if flag is None else np.asarray(flag).reshape(-1) for flag in (terminal, truncated))
-    named = {
-        "observation": observation,
-        "action": action,
-        "reward": reward,
-        "terminal": terminal,
-        "truncated": truncated,
-        "next_observation": next_observation,
-        **extra,
-    }
-    for field_name, tree in named.items():
+    names = ("observation", "action", "reward", "terminal", "truncated", "next_observation", *extra)
+    trees = (observation, action, reward, terminal, truncated, next_observation, *extra.values())
+    for field_name, tree in zip(names, trees):
         for leaf in jax.tree.leaves(tree):
             if np.dtype(leaf.dtype).kind not in "biuf":
                 raise BadInput(f"{where}: {field_name} is of type {leaf.dtype}: give numbers (encode words as choices first)")
@@ -229,9 +222,10 @@ def infer_space(values: PyTree, *, bounds: bool = True) -> spaces.Space:
     if np.issubdtype(values.dtype, np.integer) or values.dtype == bool:
         if shape == () and values.min(initial=0) >= 0 and values.dtype != np.uint8:
             return spaces.Discrete(int(values.max(initial=0)) + 1)
-        kind = np.dtype(np.int8 if values.dtype == bool else values.dtype)
-        limits = (0, 1) if values.dtype == bool else (np.iinfo(kind).min, np.iinfo(kind).max)
-        return spaces.Box(shape, float(limits[0]), float(limits[1]), str(kind))
+        if values.dtype == bool:
+            return spaces.Box(shape, 0.0, 1.0, "int8")
+        limits = np.iinfo(str(values.dtype))
+        return spaces.Box(shape, float(limits.min), float(limits.max), str(values.dtype))
     flat = values.reshape(len(values), -1)
     if not bounds or flat.size == 0:
         return spaces.Box(shape)
