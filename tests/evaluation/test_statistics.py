@@ -37,8 +37,16 @@ def test_few_units_get_student_many_the_bootstrap():
 
 def test_bootstrap_ends_are_scipys_within_monte_carlo_error():
     values = np.random.default_rng(1).exponential(size=80)
+    wider = 2 * scipy.stats.norm.cdf(np.sqrt(80 / 79) * scipy.stats.t.ppf(0.975, 79)) - 1  # Hesterberg's expanded percentiles
     expected = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0), vectorized=True, batch=1000
+        (values,),
+        np.mean,
+        confidence_level=wider,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+        vectorized=True,
+        batch=1000,
     )
     found = interval(values)
     error = expected.standard_error
@@ -53,8 +61,8 @@ def test_bootstrap_of_many_units_meets_the_replicates_where_both_are_possible():
     generator = np.random.default_rng(2)
     clicks = generator.binomial(1, 0.006, 2000) * generator.integers(20, 40, 2000)  # a few heavy rows among zeros
     groups = [clicks[:500].astype(float), clicks[500:].astype(float)]
-    drawn = statistics._resampled_ends(groups, 0.95, 0)
-    expanded = statistics._cumulant_ends(groups, 0.95)
+    drawn = statistics._resampled_ends(groups, 0.025, 0)
+    expanded = statistics._cumulant_ends(groups, 0.025)
     error = clicks.std() / np.sqrt(len(clicks))
     np.testing.assert_allclose(expanded, drawn, atol=0.15 * error)
     assert expanded[1] - clicks.mean() > clicks.mean() - expanded[0], "skewed to the right like the data"
@@ -75,6 +83,12 @@ def test_student_keeps_its_level_with_five_seeds():
     samples = np.random.default_rng(3).normal(size=(4000, 5))
     missed = np.mean([not (found.low <= 0 <= found.high) for found in map(student, samples)])
     assert abs(missed - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 4000)
+
+
+def test_bootstrap_of_thirty_units_keeps_its_level_for_normal_values():
+    samples = np.random.default_rng(7).normal(size=(1500, 30))
+    missed = np.mean([not (found.low <= 0 <= found.high) for found in map(interval, samples)])
+    assert abs(missed - 0.05) < 3 * np.sqrt(0.05 * 0.95 / 1500), "an unexpanded percentile interval misses 6.4%"
 
 
 def test_holm_is_the_closed_test_of_bonferroni():

@@ -18,6 +18,7 @@ from policylab.evaluation.off_policy import (
     collected,
     estimate_of,
     matches,
+    ratio_contributions,
     require_column,
     require_group,
 )
@@ -117,9 +118,9 @@ def weighted_importance_sampling(log: BanditLog, level: float = 0.95) -> Estimat
     """SNIPS: sum of w r over sum of w (Swaminathan & Joachims 2015). Slightly biased, indifferent to a shift of the rewards."""
     weights = _some(log.weights)
     scale = weights / weights.mean()
-    value = np.mean(scale * log.reward)
-    unseen = value + scale.max() * (log.reward.max() - value)
-    return _estimate("SNIPS", value + scale * (log.reward - value), log, level, weights, unseen=unseen)
+    contributions = ratio_contributions(scale, log.reward, log.group)
+    unseen = contributions.mean() + scale.max() * (log.reward.max() - contributions.mean())
+    return _estimate("SNIPS", contributions, log, level, weights, unseen=unseen)
 
 
 def direct(log: BanditLog, level: float = 0.95) -> Estimate:
@@ -133,13 +134,12 @@ def direct(log: BanditLog, level: float = 0.95) -> Estimate:
 
 def doubly_robust(log: BanditLog, level: float = 0.95) -> Estimate:
     """DR: mean of expected + w (r - predicted) (Dudik, Langford & Li 2011). Unbiased if propensities or model are right."""
-    return _corrected("DR", log, level, log.weights, 1.0)
+    return _corrected("DR", log, level, log.weights)
 
 
 def self_normalised_doubly_robust(log: BanditLog, level: float = 0.95) -> Estimate:
     """SNDR: DR whose correction is divided by the mean weight (Thomas & Brunskill 2016)."""
-    weights = _some(log.weights)
-    return _corrected("SNDR", log, level, weights, float(weights.mean()))
+    return _corrected("SNDR", log, level, _some(log.weights), normalised=True)
 
 
 def switch_doubly_robust(log: BanditLog, level: float = 0.95, *, threshold: float | None = None) -> Estimate:
@@ -163,7 +163,7 @@ def switch_doubly_robust(log: BanditLog, level: float = 0.95, *, threshold: floa
     kept = np.where(weights <= threshold, weights, 0.0)
     dropped = float(np.mean(weights - kept))
     words = f"{dropped:.1%} of the target policy's choices rest on the reward model alone" if dropped > 0.01 else ""
-    return _corrected("Switch-DR", log, level, kept, 1.0, caution=words)
+    return _corrected("Switch-DR", log, level, kept, caution=words)
 
 
 def estimates(log: BanditLog, level: float = 0.95) -> dict[str, Estimate]:
@@ -178,15 +178,14 @@ def estimates(log: BanditLog, level: float = 0.95) -> dict[str, Estimate]:
     return collected(methods, log, level, units, log.unit)
 
 
-def _corrected(name: str, log: BanditLog, level: float, weights: Column, norm: float, *, caution: str = "") -> Estimate:
-    """The model's expectation plus the weighted residual; a self-normalised residual enters by its influence function."""
+def _corrected(
+    name: str, log: BanditLog, level: float, weights: Column, *, normalised: bool = False, caution: str = ""
+) -> Estimate:
+    """The model's expectation plus the weighted residual."""
     predicted, expected = _model(log)
     residual = log.reward - predicted
-    scaled = weights / norm
-    correction = scaled * residual
-    if norm != 1.0:
-        correction = correction.mean() + scaled * (residual - correction.mean())
-    contributions = expected + correction
+    scaled = weights / weights.mean() if normalised else weights
+    contributions = expected + (ratio_contributions(scaled, residual, log.group) if normalised else scaled * residual)
     unseen = contributions.mean() + scaled.max() * (log.reward.max() - predicted.mean())
     return _estimate(name, contributions, log, level, weights, unseen=unseen, extra=caution)
 

@@ -2,7 +2,7 @@
 
 `logged_bandits` and `logged_episodes` hold the estimators, `fitted_q` fitted Q evaluation. All of them reduce to one number per
 independent unit (an episode, a row, a user with all their rows) whose mean is the estimate; for ratios these numbers are the
-first-order expansion (the influence function). So one interval, one clustering and one paired difference serve all.
+jackknife's, for fitted Q evaluation its influence function. So one interval, one clustering and one paired difference serve all.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ class Estimate:
     `interval` is for the mean over `units` independent units of kind `unit` (Student's t below 30 units, else the bootstrap).
     Where no reward is negative, it is computed as if one more unit had been seen that holds the largest reward at the largest
     weight of the log: a log without a single matched positive then gives 0 to about 3 such units, instead of a width of 0.
+
+    With skewed importance weights it still errs to the narrow side: over short episodes 95% intervals held the truth in 91 to 94%
+    of simulated logs at effective sizes from 28 to 81, in 89 to 94% at 11 (tests/evaluation/test_logged_episodes.py's process).
 
     `effective_sample_size` is Kish's share (sum w)^2 / (n sum w^2) of the importance weights times `units`. `matched_positives`
     counts the logged rows (episodes) with positive reward (return) whose weight is at least 1: what was earned by doing what the
@@ -130,6 +133,27 @@ def collected(
     return found
 
 
+def ratio_contributions(
+    scale: Float[np.ndarray, "row *time"], numbers: Float[np.ndarray, "row *time"], group: Int[np.ndarray, " row"] | None = None
+) -> Float[np.ndarray, "row *time"]:
+    """Each row's contribution to the weighted mean of `numbers` over rows (at every time), where the weights average 1.
+
+    These are the pseudo-values of the jackknife (leave one row, or its whole group, out), shifted so that their mean is the
+    weighted mean itself: where few rows hold most of the weight the first-order expansion is too narrow, and these are not.
+    """
+    share, units = scale / len(scale), len(scale)
+    if group is not None:
+        codes = np.unique(group, return_inverse=True)[1]
+        units = int(codes.max()) + 1
+        totals = np.zeros((units, *share.shape[1:]))
+        np.add.at(totals, codes, share)
+        share = totals[codes]
+    means = np.mean(scale * numbers, axis=0)
+    # What holds all the weight has nothing to differ from: its deviation is 0, not 0 / 0.
+    off = scale * (numbers - means) / np.where(share < 1 - 1e-9, 1 - share, np.inf)
+    return means + (units - 1) / units * (off - off.mean(axis=0))
+
+
 def effective_share(weights: Float[np.ndarray, " row"]) -> float:
     """Kish's effective sample size as a share of the rows: (sum w)^2 / (n sum w^2); 0 where all weights are 0."""
     squares = float(np.sum(weights**2))
@@ -152,14 +176,18 @@ def cautions_about(
             f"the importance weights average {weights.mean():.3g} where 1 is expected: the propensities are wrong, or the target "
             "policy takes actions that the log (nearly) never holds"
         )
-    effective = units * effective_share(weights)
-    if effective < FEW_EFFECTIVE_UNITS:
-        found.append(
-            f"the effective sample size is {effective:.1f} of {units:,} ({unit}): the interval is too narrow to be trusted"
-        )
+    found += caution_about_size(weights, units, unit)
     if rewards_are_gains and matched < FEW_MATCHED_POSITIVES:
         found.append(f"only {matched} logged positives match what the target policy does: collect more, or log nearer to it")
     return tuple(found)
+
+
+def caution_about_size(weights: Float[np.ndarray, " row"], units: int, unit: str) -> tuple[str, ...]:
+    """Whether so few units hold the weight that the interval cannot be trusted, in words."""
+    effective = units * effective_share(weights)
+    if effective >= FEW_EFFECTIVE_UNITS:
+        return ()
+    return (f"the effective sample size is {effective:.1f} of {units:,} ({unit}): the interval is too narrow to be trusted",)
 
 
 def require_column(name: str, values: np.ndarray, rows: int, *, above: float = -np.inf, at_least: float = -np.inf) -> None:

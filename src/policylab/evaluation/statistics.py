@@ -1,7 +1,8 @@
 """Intervals of rates and means, and paired differences between arms with Holm's correction.
 
 Which interval: below 30 independent units Student's t, because a 95% percentile bootstrap of 5 seeds misses the truth in 16% of
-cases instead of 5; from 30 units on the percentile bootstrap, which follows the skewness of the data.
+cases instead of 5; from 30 units on the percentile bootstrap, which follows the skewness of the data, at percentiles that are
+moved outwards by as much as a t interval of that size is wider than a plug-in normal one (Hesterberg 2015, "expanded percentile").
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ def interval(
 ) -> Interval:
     """The mean of independent units and its interval: Student's t below 30 units, else the percentile bootstrap.
 
-    `strata` are integer codes (a task, a start region): units are resampled within each stratum, whose sizes are kept. 10,000
-    replicates; where that would take more than 20 million draws the ends of the same bootstrap distribution come from its first
+    A 95% interval of 30 units stands at the percentiles 1.9 and 98.1, of 1,000 units at 2.48 and 97.52. `strata` are integer
+    codes (a task, a start region): units are resampled within each stratum, whose sizes are kept. 10,000 replicates; where that
+    would take more than 20 million draws the ends of the same bootstrap distribution come from its first
     four cumulants (Cornish & Fisher 1938): one pass over the data, and at such sizes closer than the replicates' own noise.
 
     Raises `BadInput` for fewer than 2 units or values that are not finite.
@@ -91,10 +93,15 @@ def interval(
     if strata is not None and len(strata) != len(values):
         raise BadInput(f"{len(strata)} strata for {len(values)} values: give one integer code per value")
     groups = [values] if strata is None else [values[strata == code] for code in np.unique(strata)]
+    freedom = len(values) - len(groups)
+    if freedom < 1:
+        raise BadInput(f"{len(groups)} strata for {len(values)} values: resampling within strata needs several values in some")
+    z = np.sqrt(len(values) / freedom) * scipy.special.stdtrit(freedom, 0.5 + level / 2)
+    tail = float(scipy.special.ndtr(-z))
     if len(values) * REPLICATES <= DRAWS:
-        ends = _resampled_ends(groups, level, seed)
+        ends = _resampled_ends(groups, tail, seed)
     else:
-        ends = _cumulant_ends(groups, level)
+        ends = _cumulant_ends(groups, tail)
     return Interval(float(values.mean()), *ends, level, len(values), "bootstrap")
 
 
@@ -162,18 +169,18 @@ def _paired_p(row: Float[np.ndarray, " unit"], name: str) -> float:
     return float(2 * scipy.special.stdtr(len(row) - 1, -abs(row.mean() / error)))
 
 
-def _resampled_ends(groups: list[Float[np.ndarray, " _"]], level: float, seed: int) -> tuple[float, float]:
+def _resampled_ends(groups: list[Float[np.ndarray, " _"]], tail: float, seed: int) -> tuple[float, float]:
     generator = np.random.default_rng(seed)
     total = np.zeros(REPLICATES)
     for group in groups:
         drawn = generator.integers(0, len(group), (len(group), REPLICATES), dtype=np.uint16)
         for one in drawn:  # unit by unit: no table of replicates times units is ever held in full precision
             total += group[one]
-    low, high = np.percentile(total / sum(map(len, groups)), [50 * (1 - level), 50 * (1 + level)])
+    low, high = np.percentile(total / sum(map(len, groups)), [100 * tail, 100 * (1 - tail)])
     return float(low), float(high)
 
 
-def _cumulant_ends(groups: list[Float[np.ndarray, " _"]], level: float) -> tuple[float, float]:
+def _cumulant_ends(groups: list[Float[np.ndarray, " _"]], tail: float) -> tuple[float, float]:
     """Quantiles of the mean of a resample, by the Cornish-Fisher expansion: cumulants of independent draws add up."""
     size = sum(map(len, groups))
     center = sum(group.sum() for group in groups) / size
@@ -187,7 +194,7 @@ def _cumulant_ends(groups: list[Float[np.ndarray, " _"]], level: float) -> tuple
     if second == 0:
         return float(center), float(center)
     skew, excess = third / second**1.5, fourth / second**2
-    z = scipy.special.ndtri(np.asarray([0.5 - level / 2, 0.5 + level / 2]))
+    z = scipy.special.ndtri(np.asarray([tail, 1 - tail]))
     steps = z + (z**2 - 1) * skew / 6 + (z**3 - 3 * z) * excess / 24 - (2 * z**3 - 5 * z) * skew**2 / 36
     low, high = center + np.sqrt(second) / size * steps
     return float(low), float(high)
