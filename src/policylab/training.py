@@ -188,7 +188,7 @@ def measure(evaluate: Any, run: Run, episodes: int) -> dict[str, list[float]]:
             for name, values in measure(task, run, episodes).items()
         }
     if not callable(evaluate):
-        from policylab.evaluation.rollouts import evaluate_task
+        from policylab.evaluation.task_scores import evaluate_task
 
         return evaluate_task(evaluate, run, episodes=episodes)
     rows = [evaluate(run.products(seed=seed), key=jax.random.fold_in(jax.random.key(seed), NEVER - 1)) for seed in run.seeds]

@@ -1,0 +1,149 @@
+"""What a solve will do, decided before it starts and from facts alone, so that the same arguments give the same numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policylab import registry, spaces
+from policylab.data.recording import Recording
+from policylab.errors import BadInput
+from policylab.learner import Learner
+from policylab.policies.categorical import Categorical
+from policylab.policies.deterministic import Deterministic
+from policylab.task import Task
+
+SELECTION_SEEDS, FRESH_SEEDS = 3, 5
+_NOMINAL = {64: 0.7e-3, 128: 1.4e-3, 256: 4.0e-3}  # seconds per update and seed of a method of cost 1 on two cores, by width
+_COST = {"bc": 0.3, "percent-bc": 0.3, "td3-bc": 1.0, "awac": 1.3, "iql": 1.0, "rebrac": 1.6, "cql": 8.0}
+_FIXED = 15.0  # seconds per method for compiling and evaluating
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The methods with their sizes, the updates each gets, and the seeds: `selection` ones choose, `fresh` ones are reported."""
+
+    learners: Mapping[str, Learner]
+    reasons: tuple[tuple[str, str], ...]
+    steps: int
+    selection: tuple[int, ...]
+    fresh: tuple[int, ...]
+    episodes: int = 20
+    report_episodes: int = 50
+
+    def describe(self) -> dict[str, str]:
+        """For the report."""
+        width = next((row.width for row in self.learners.values() if "width" in _fields(row)), 0)
+        return {
+            "updates per method and seed": f"{self.steps:,} (the same for all)",
+            **({"hidden units": f"{width} (the same for all)"} if width else {}),
+            "selection seeds": ", ".join(map(str, self.selection)),
+            "fresh seeds": ", ".join(map(str, self.fresh)),
+        }
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be solved: the data, where policies can be tried (if anywhere), and the seed of everything."""
+
+    recording: Recording
+    name: str
+    task: Task | None
+    seed: int
+    progress: bool
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def seconds_of(budget: str | float) -> float:
+    """`"10min"`, `"90s"`, `"1h"` or a number of seconds. Raises `BadInput` for anything else."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(s|sec|min|m|h)?\s*", str(budget))
+    if not match:
+        raise BadInput(f"the budget {budget!r} is no time: write it as 90s, 10min or 1h")
+    return float(match[1]) * {None: 1, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}[match[2]]
+
+
+def make_plan(recording: Recording, reasons: tuple[tuple[str, str], ...], *, budget: float, seed: int) -> Plan:
+    """Equal updates and equal widths for every method, as many as a nominal two-core machine does in `budget` seconds.
+
+    The share of the budget is computed from a table of nominal costs and not from the clock: a slower machine takes longer and
+    gives the same numbers.
+    """
+    names = [name for name, _ in reasons]
+    seeds, fresh = SELECTION_SEEDS, FRESH_SEEDS
+    work = sum(_COST.get(name, 1.0) for name in names) * seeds + 2 * fresh  # the winner and a baseline are trained once more
+    left = max(budget - _FIXED * (len(names) + 2), 0.3 * budget)
+    width, steps = 64, 0
+    for width in (256, 128, 64):
+        steps = int(left / (work * _NOMINAL[width]) // 500 * 500)
+        if steps >= 20_000:
+            break
+    first = 1_000 * seed
+    learners = {name: sized(registry.learner_class(name)(), recording, width) for name in names}
+    return Plan(
+        learners, reasons, int(np.clip(steps, 500, 200_000)), tuple(range(first, first + seeds)),
+        tuple(range(first + 100, first + 100 + fresh)),
+    )  # fmt: skip
+
+
+def sized(learner: Any, recording: Recording, width: int) -> Any:
+    """The learner with `width` hidden units everywhere and batches of 256: a plan compares methods, not sizes."""
+    changes: dict[str, Any] = {
+        name: value for name, value in {"width": width, "batch_size": 256}.items() if name in _fields(learner)
+    }
+    if "policy" in _fields(learner):
+        form = learner.policy
+        if form is None:
+            form = Categorical() if isinstance(recording.spec.action, spaces.Discrete) else Deterministic()
+        changes["policy"] = dataclasses.replace(form, width=width) if "width" in _fields(form) else form
+    return dataclasses.replace(learner, **changes)
+
+
+def _fields(value: Any) -> set[str]:
+    return {f.name for f in dataclasses.fields(value)}
+
+
+def shortlist(recording: Recording, chosen: tuple[str, ...] | None = None) -> tuple[tuple[str, str], ...]:
+    """The methods that these data allow, each with the reason in a sentence. `chosen` overrides the choice and is checked."""
+    if chosen is not None:
+        return tuple((name, "you asked for it") for name in chosen if registry.learner_class(name))
+    rewards, discrete = recording.reward is not None, isinstance(recording.spec.action, spaces.Discrete)
+    logged = rewards and discrete and "propensity" in recording.extra and int(recording.lengths.max()) == 1
+    if logged:
+        rows = [
+            ("reward-regression", "one-step log: learn what each choice earns and take the best"),
+            ("softmax-regression", "one-step log: the same, but spread over good choices"),
+            ("ipw", "propensities are logged: maximise the importance-weighted reward directly"),
+            ("doubly-robust", "propensities are logged: combine a reward model with importance weights"),
+        ]
+    elif not rewards:
+        rows = [("bc", "no rewards: what can be learned is what the demonstrations do")]
+    else:
+        rows = [
+            ("bc", "the baseline that any use of the rewards has to beat"),
+            ("percent-bc", f"returns differ between episodes ({_spread(recording)}): copying the best may be enough"),
+        ]
+        if discrete:
+            rows += [
+                ("dqn", "learns values by bootstrapping; needs data that cover the choices"),
+                ("bcq", "only considers choices that the data make likely"),
+                ("cql-discrete", "pushes down the values of choices that the data do not hold"),
+                ("qr-dqn", "learns the distribution of returns; needs data that cover the choices"),
+            ]
+        else:
+            rows += [
+                ("td3-bc", "improves on the data's actions where the critic sees a gain, and stays near them"),
+                ("awac", "clones the data's actions weighted by how much better than usual they are"),
+                ("iql", "joins pieces of different episodes without asking about actions outside the data"),
+                ("rebrac", "TD3+BC with separate penalties, strong on narrow data"),
+            ]
+    return tuple(row for row in rows if row[0] in registry.LEARNERS)
+
+
+def _spread(recording: Recording) -> str:
+    low, high = np.quantile(recording.returns, [0.1, 0.9])
+    return f"10% below {low:.3g}, 10% above {high:.3g}"

@@ -1,0 +1,194 @@
+"""The report as one HTML file that needs nothing else: no network, no other file, no script."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policylab.checkpoints import write_atomically
+from policylab.reporting.figures import animation, learning_curves, performance_profile
+from policylab.reporting.style import STYLE
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the score table; `interval` is that of `value`, `units` says over what (5 seeds, 312 users)."""
+
+    method: str
+    value: float
+    interval: tuple[float, float] | None
+    units: str
+    note: str = ""
+    winner: bool = False
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report can hold; what is empty is left out.
+
+    `evidence` says in words what kind of evidence this is and how far it carries. `confirmed` are the numbers to believe (fresh
+    seeds and episodes, or rows that neither learned nor selected), `selection` those that picked the winner and are therefore
+    flattering. `curves` maps a method to `steps` [point] and `values` [point, seed]; `profile` a method to its scores.
+    """
+
+    title: str
+    verdict: str
+    evidence: str
+    unit: str
+    confirmed: tuple[Row, ...] = ()
+    selection: tuple[Row, ...] = ()
+    differences: tuple[Row, ...] = ()
+    shortlist: tuple[tuple[str, str], ...] = ()
+    curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    profile: Mapping[str, np.ndarray] = field(default_factory=dict)
+    card: str = ""
+    card_picture: bytes = b""
+    frames: Sequence[np.ndarray] = ()
+    plan: str = ""
+    load: str = ""
+    repeat: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(path: str | Path, report: Report) -> Path:
+    """Write the page, atomically. Raises `BadInput` if the report's extra is not installed."""
+    write_atomically(Path(path), render(report).encode())
+    return Path(path)
+
+
+def render(report: Report) -> str:
+    """The page as text."""
+    parts = [
+        f"<h1>{_text(report.title)}</h1>",
+        f'<p class="verdict">{_text(report.verdict)}</p>',
+        f"<p>{_text(report.evidence)}</p>",
+        _scores("What to expect", report.confirmed, report.unit, "Measured afresh: nothing here took part in choosing the winner."),
+        _scores(
+            "Differences", report.differences, f"difference in {report.unit}",
+            "Paired: the same seeds and the same episodes (or rows) for both. An interval that holds 0 decides nothing.",
+        ),
+        _picture(
+            "A rollout of the winner", animation(report.frames) if len(report.frames) else b"", "gif",
+            "One episode of the saved policy, on an episode number that was not used for selection.",
+        ),
+        _scores(
+            "How the winner was chosen", report.selection, report.unit,
+            "The winner has the highest mean here. These numbers flatter whoever wins, so they are not the result.",
+        ),
+        _picture(
+            "Learning curves", learning_curves(report.curves, report.unit) if report.curves else b"", "png",
+            "Mean over the selection seeds; the band is a 95% Student t interval of that mean.",
+        ),
+        _picture(
+            "Performance profile", performance_profile(report.profile, report.unit) if report.profile else b"", "png",
+            "The share of fresh episodes that end above each score: higher is better everywhere.",
+        ),
+        _shortlist(report.shortlist),
+        f"<h2>The data</h2><pre>{_text(report.card)}</pre>" if report.card else "",
+        _picture("", report.card_picture, "png", "Where the data have been, and what they hold."),
+        f"<h2>What to do next</h2>{_paragraphs(report.plan)}" if report.plan else "",
+        f"<h2>Load and run the policy</h2><pre>{_text(report.load)}</pre>" if report.load else "",
+        f"<h2>Repeat all of this</h2><pre>{_text(report.repeat)}</pre>" if report.repeat else "",
+        _facts(report.facts),
+        _GLOSSARY,
+    ]  # fmt: skip
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(report.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _paragraphs(text: str) -> str:
+    return "".join(f"<p>{_text(part)}</p>" for part in text.split("\n\n"))
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent where it can be helped."""
+    if not np.isfinite(value):
+        return "-"
+    digits = 0 if value == 0 else int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 6))
+    return f"{value:.{digits}f}"
+
+
+def _scores(title: str, rows: Sequence[Row], unit: str, caption: str) -> str:
+    if not rows:
+        return ""
+    ends = [end for row in rows for end in (*(row.interval or ()), row.value) if np.isfinite(end)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    extras = list(dict.fromkeys(name for row in rows for name in row.extra))
+    head = ["method", unit, "95% interval", "", "over", *extras, *(["note"] if any(row.note for row in rows) else [])]
+    lines = []
+    for row in rows:
+        interval = f"{number(row.interval[0])} to {number(row.interval[1])}" if row.interval else "-"
+        cells = [
+            f"<td>{_text(row.method)}</td>", f'<td class="number">{number(row.value)}</td>', f'<td class="number">{interval}</td>',
+            f"<td>{_bar(row, low, high)}</td>", f"<td>{_text(row.units)}</td>",
+            *(f'<td class="number">{_text(row.extra.get(name, "-"))}</td>' for name in extras),
+        ]  # fmt: skip
+        cells += [f"<td>{_text(row.note)}</td>"] if "note" in head else []
+        lines.append(f"<tr{' class=winner' if row.winner else ''}>{''.join(cells)}</tr>")
+    header = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
+    return (
+        f'<h2>{_text(title)}</h2><div class="scroll"><table><caption>{_text(caption)}</caption>'
+        f"<thead><tr>{header}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _bar(row: Row, low: float, high: float) -> str:
+    def place(value: float) -> float:
+        return round(4 + 136 * (value - low) / max(high - low, 1e-12), 1)
+
+    if row.interval is None or not np.all(np.isfinite([*row.interval, row.value])):
+        return ""
+    zero = f'<line class="zero" x1="{place(0)}" x2="{place(0)}" y1="0" y2="18"/>' if low < 0 < high else ""
+    return (
+        f'<svg class="bar" viewBox="0 0 144 18" role="img" aria-label="{number(row.interval[0])} to {number(row.interval[1])}">'
+        f'{zero}<line x1="{place(row.interval[0])}" x2="{place(row.interval[1])}" y1="9" y2="9"/>'
+        f'<circle cx="{place(row.value)}" cy="9" r="4"/></svg>'
+    )
+
+
+def _picture(title: str, content: bytes, kind: str, caption: str) -> str:
+    if not content:
+        return ""
+    data = base64.b64encode(content).decode()
+    heading = f"<h2>{_text(title)}</h2>" if title else ""
+    image = f'<img src="data:image/{kind};base64,{data}" alt="{_text(title or caption)}">'
+    return f'{heading}<figure class="picture">{image}<figcaption>{_text(caption)}</figcaption></figure>'
+
+
+def _shortlist(rows: Sequence[tuple[str, str]]) -> str:
+    if not rows:
+        return ""
+    lines = "".join(f"<tr><td>{_text(name)}</td><td>{_text(reason)}</td></tr>" for name, reason in rows)
+    return (
+        '<h2>Why these methods</h2><div class="scroll"><table><thead><tr><th scope="col">method</th><th scope="col">reason</th></tr>'
+        f"</thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    lines = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in facts.items())
+    return f'<h2>How this was made</h2><div class="scroll"><table><tbody>{lines}</tbody></table></div>' if facts else ""
+
+
+_GLOSSARY = """<h2>How to read this</h2><dl class="soft">
+<dt>95% interval</dt><dd>A range that would hold the true mean in about 95 of 100 repetitions. Below 30 independent units it is Student's t, from 30 on a bootstrap.</dd>
+<dt>over</dt><dd>What was averaged. Seeds are whole trainings from other random numbers; episodes of one seed are not independent evidence about the method.</dd>
+<dt>selection</dt><dd>Whatever picks a winner flatters it, so selection numbers are shown but not reported as the result.</dd>
+<dt>matched positives</dt><dd>Logged successes on which the new policy would do what was logged. With few of them an off-policy estimate knows little, whatever its interval says.</dd>
+<dt>effective sample size</dt><dd>How many rows an importance-weighted average is worth.</dd>
+</dl>"""

@@ -1,0 +1,187 @@
+"""`solve`: from data, and perhaps a simulator, to the best policy that they can give, with the evidence and a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policylab.checkpoints import write_atomically
+from policylab.compilation import enable_cache
+from policylab.data.recording import Recording
+from policylab.errors import BadInput
+from policylab.evidence import likelihood, off_policy, simulator
+from policylab.evidence.kinds import Evidence, row_json
+from policylab.evidence.plan import Plan, Problem, make_plan, seconds_of, shortlist
+from policylab.reporting.page import Report, write_report
+from policylab.runs import versions
+from policylab.task import Task
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What `solve` found: the winner's name (None: no winner), the evidence, and where everything was written."""
+
+    winner: str | None
+    evidence: Evidence
+    plan: Plan
+    out: Path
+    report: Path
+    policy: Path | None
+    policies: dict[str, Path]
+    seconds: float
+
+    def summary(self) -> str:
+        """A few lines for a terminal."""
+        lines = [self.evidence.verdict, f"report: {self.report}"]
+        if self.policy:
+            lines.append(f"policy: {self.policy}")
+        lines += [f"saved:  {path} ({name})" for name, path in self.policies.items() if path != self.policy]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole result; the same arguments and seed give the same document but for `seconds`."""
+        return {
+            "winner": self.winner, "kind": self.evidence.kind, "verdict": self.evidence.verdict, "unit": self.evidence.unit,
+            "confirmed": [row_json(row) for row in self.evidence.confirmed],
+            "selection": [row_json(row) for row in self.evidence.selection],
+            "differences": [row_json(row) for row in self.evidence.differences],
+            "shortlist": [list(row) for row in self.plan.reasons], "steps": self.plan.steps,
+            "out": str(self.out), "report": str(self.report), "policy": str(self.policy) if self.policy else None,
+            "policies": {name: str(path) for name, path in self.policies.items()}, "seconds": round(self.seconds, 1),
+        }  # fmt: skip
+
+
+def solve(
+    data: str | Path | Recording | None = None,
+    *,
+    task: str | Task | None = None,
+    dataset: str | None = None,
+    environment: str | None = None,
+    columns: Any = None,
+    format: str | None = None,
+    budget: str | float = "5min",
+    methods: Sequence[str] | None = None,
+    out: str | Path = "runs/solve",
+    seed: int = 0,
+    progress: bool = True,
+) -> Solution:
+    """The best policy for `data` (a file, folder, Minari id or Recording) or for a task's `dataset`, written to `out`.
+
+    With a task or an `environment` (a Gymnasium id) policies are tried there; without one the strongest evidence that the data
+    allow is used: off-policy estimates (rewards and propensities), fitted Q evaluation (rewards), or held-out likelihood.
+    `budget` is the time on a nominal two-core machine; `methods` overrides the shortlist. Raises `BadInput` with one sentence.
+    """
+    started = time.perf_counter()
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise BadInput(f"{folder} is not empty: choose another folder with --out, or remove it")
+    enable_cache()
+    problem = _problem(data, task, dataset, environment, columns, format, seed, progress)
+    reasons = shortlist(problem.recording, tuple(methods) if methods else None)
+    plan = make_plan(problem.recording, reasons, budget=seconds_of(budget), seed=seed)
+    card, picture = _card(problem)
+    evidence = _judge(problem, plan)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shipped, policies = _save_policies(folder, evidence)
+    command = _command(data, problem, dataset, environment, columns, budget, methods, out, seed)
+    seconds = time.perf_counter() - started
+    report = write_report(folder / "report.html", Report(
+        title=f"policylab: {problem.name}", verdict=evidence.verdict, evidence=evidence.words, unit=evidence.unit,
+        confirmed=evidence.confirmed, selection=evidence.selection, differences=evidence.differences, shortlist=plan.reasons,
+        curves=evidence.curves, profile=evidence.profile, card=card, card_picture=picture, frames=evidence.frames,
+        plan=evidence.plan, load=_loading(shipped or next(iter(policies.values()), None)), repeat=command,
+        facts={**plan.describe(), "budget": str(budget), **problem.facts,
+               "machine": f"{os.cpu_count()} cores", **versions()},
+    ))  # fmt: skip
+    solution = Solution(evidence.winner, evidence, plan, folder, report, shipped, policies, seconds)
+    write_atomically(folder / "result.json", (json.dumps(solution.to_json(), indent=1) + "\n").encode())
+    return solution
+
+
+def _problem(data: Any, task: str | Task | None, dataset: str | None, environment: str | None, columns: Any, format: str | None,
+             seed: int, progress: bool) -> Problem:  # fmt: skip
+    from policylab.data.loading import load
+    from policylab.tasks import load_task
+    from policylab.tasks.in_environment import InEnvironment
+
+    if isinstance(task, str):
+        task = load_task(task)
+    if (data is None) == (dataset is None):
+        raise BadInput("solve needs data: give --task NAME --dataset NAME, or --data PATH for your own, and not both")
+    if dataset is not None:
+        if task is None:
+            raise BadInput(f"the dataset {dataset!r} belongs to a task: give --task NAME as well")
+        if dataset not in task.datasets:
+            raise BadInput(
+                f"{task.name} has no dataset {dataset!r}: choose one of {', '.join(task.datasets) or 'your own with --data'}"
+            )
+        return Problem(task.dataset(dataset), f"{task.name}, {dataset}", task, seed, progress)
+    if isinstance(data, Recording):
+        recording = data
+    else:
+        expected = environment or (task.spec if task else None)
+        recording = load(data, columns=columns, format=format, environment=expected)
+    if task is None and environment is not None:
+        task = InEnvironment.of(environment)
+    name = Path(data).name if isinstance(data, str | Path) else recording.name or "recording"
+    return Problem(recording, name, task, seed, progress)
+
+
+def _judge(problem: Problem, plan: Plan) -> Evidence:
+    if problem.task is not None:
+        return simulator.judge(problem, plan)
+    if problem.recording.reward is not None and "propensity" in problem.recording.extra:
+        return off_policy.judge(problem, plan)
+    if problem.recording.reward is not None:
+        from policylab.evidence import fitted
+
+        return fitted.judge(problem, plan)
+    return likelihood.judge(problem, plan)
+
+
+def _card(problem: Problem) -> tuple[str, bytes]:
+    from policylab.evaluation.diagnosis import diagnose
+    from policylab.evaluation.pictures import card_figure
+
+    card = diagnose(problem.recording, seed=problem.seed)
+    return str(card), card_figure(card, problem.recording)
+
+
+def _save_policies(folder: Path, evidence: Evidence) -> tuple[Path | None, dict[str, Path]]:
+    """The policy to use as `policy.safetensors`; without a winner every policy, under its method's name."""
+    if evidence.shipped:
+        name, run, seed = evidence.shipped
+        path = run.save_policy(folder / "policy.safetensors", seed=seed)
+        return path, {name: path}
+    names = {name: "".join(c if c.isalnum() else "-" for c in name).strip("-") for name in evidence.saved}
+    return None, {name: run.save_policy(folder / f"policy-{names[name]}.safetensors") for name, run in evidence.saved.items()}
+
+
+def _loading(path: Path | None) -> str:
+    if path is None:
+        return ""
+    return (
+        f'import jax\nimport policylab as lab\n\npolicy = lab.load_policy("{path}").mode()\n'
+        "memory = policy.initial_memory(key=jax.random.key(0))\n"
+        "action, memory = policy.act(observation, memory, key=jax.random.key(1))   # in the units of your data"
+    )
+
+
+def _command(data: Any, problem: Problem, dataset: str | None, environment: str | None, columns: Any, budget: Any,
+             methods: Sequence[str] | None, out: Any, seed: int) -> str:  # fmt: skip
+    named = {
+        "task": problem.task.name if problem.task and not environment else None, "dataset": dataset,
+        "data": data if isinstance(data, str | Path) else None, "environment": environment,
+        "columns": columns if isinstance(columns, str) else None, "methods": ",".join(methods) if methods else None,
+        "budget": budget, "seed": seed, "out": out,
+    }  # fmt: skip
+    return "policylab solve " + " ".join(
+        f"--{name} {shlex.quote(str(value))}" for name, value in named.items() if value is not None
+    )
