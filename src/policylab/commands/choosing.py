@@ -97,6 +97,8 @@ def written_out(text: str) -> tuple[str, Any]:
         label, rest = text, text
     name, bracket, settings = rest.partition("(")
     cls = learner_class(name.strip())
+    if label == text and ":" in name:
+        label = text.replace(name, cls.__name__)
     if not bracket:
         return label, literals.made(cls, [], {}, name)
     try:

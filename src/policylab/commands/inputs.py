@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.commands import nearest
 from policylab.commands.arguments import Parser
 from policylab.errors import BadInput
 
@@ -73,6 +72,8 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
             raise BadInput(f"--{option} says how to read --data, which is missing: give --data PATH too")
     if task is None:
         raise BadInput("no data: give --task NAME --dataset NAME, or --data PATH for your own")
+    from policylab.tasks.recordings import task_recording
+
     return Inputs(task_recording(task, options.dataset), f"{task.name}/{options.dataset}", task)
 
 
@@ -83,19 +84,6 @@ def named_task(options: argparse.Namespace) -> Task | None:
     from policylab.tasks import load_task
 
     return load_task(options.task)
-
-
-def task_recording(task: Task, dataset: str | None) -> Recording:
-    """One of a task's datasets. Raises `BadInput` for a missing or unknown name."""
-    known = task.datasets
-    if not known:
-        raise BadInput(f"{task.name} has no datasets of its own: bring one with --data PATH")
-    if dataset is None:
-        raise BadInput(f"which dataset of {task.name}? Give --dataset with one of {', '.join(known)}")
-    if dataset not in known:
-        hint = nearest(dataset, known, f"choose one of {', '.join(known)}")
-        raise BadInput(f"{task.name} has no dataset {dataset!r}: {hint}")
-    return task.dataset(dataset)
 
 
 def judge(options: argparse.Namespace) -> Task | None:

@@ -1,0 +1,27 @@
+"""A task's dataset by name, or one sentence about the name."""
+
+from __future__ import annotations
+
+import difflib
+
+from policylab.data.recording import Recording
+from policylab.errors import BadInput
+from policylab.task import Task
+
+
+def task_recording(task: Task, dataset: str | None) -> Recording:
+    """One of a task's datasets, made on first use and cached. Raises `BadInput` for a missing or unknown name."""
+    require_dataset(task, dataset)
+    return task.dataset(str(dataset))
+
+
+def require_dataset(task: Task, dataset: str | None) -> None:
+    """Raise `BadInput` unless the task has a dataset of that name."""
+    known = ", ".join(task.datasets)
+    if not known:
+        raise BadInput(f"{task.name} has no datasets of its own: bring one with --data PATH")
+    if dataset is None:
+        raise BadInput(f"which dataset of {task.name}? Give --dataset with one of {known}")
+    if dataset not in task.datasets:
+        close = difflib.get_close_matches(dataset, task.datasets, 1)
+        raise BadInput(f"{task.name} has no dataset {dataset!r}: {f'did you mean {close[0]}?' if close else f'choose one of {known}'}")
