@@ -83,11 +83,11 @@ def render(report: Report) -> str:
             "The winner has the highest mean here. These numbers flatter whoever wins, so they are not the result.",
         ),
         _picture(
-            "Learning curves", learning_curves(report.curves, report.unit) if report.curves else b"", "png",
+            "Learning curves", learning_curves(report.curves, report.unit) if _several(report.curves) else b"", "png",
             "Mean over the selection seeds; the band is a 95% Student t interval of that mean.",
         ),
         _picture(
-            "Performance profile", performance_profile(report.profile, report.unit) if report.profile else b"", "png",
+            "Performance profile", performance_profile(report.profile, report.unit) if _graded(report.profile) else b"", "png",
             "The share of fresh episodes that end above each score: higher is better everywhere.",
         ),
         _shortlist(report.shortlist),
@@ -105,6 +105,15 @@ def render(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_text(report.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def _several(curves: Mapping[str, Mapping[str, Any]]) -> bool:
+    return any(len(curve["steps"]) > 1 for curve in curves.values())
+
+
+def _graded(profile: Mapping[str, np.ndarray]) -> bool:
+    """Whether scores are more than success and failure, of which a profile shows nothing new."""
+    return bool(profile) and len(np.unique(np.concatenate([np.ravel(scores) for scores in profile.values()]))) > 2
 
 
 def _text(value: Any) -> str:
@@ -129,22 +138,29 @@ def _scores(title: str, rows: Sequence[Row], unit: str, caption: str) -> str:
     ends = [end for row in rows for end in (*(row.interval or ()), row.value) if np.isfinite(end)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     extras = list(dict.fromkeys(name for row in rows for name in row.extra))
-    head = ["method", unit, "95% interval", "", "over", *extras, *(["note"] if any(row.note for row in rows) else [])]
+    noted = any(row.note for row in rows)
+    head = ["", _short(unit), "95% interval", "", "over", *extras, *(["note"] if noted else [])]
     lines = []
     for row in rows:
         interval = f"{number(row.interval[0])} to {number(row.interval[1])}" if row.interval else "-"
-        cells = [
-            f"<td>{_text(row.method)}</td>", f'<td class="number">{number(row.value)}</td>', f'<td class="number">{interval}</td>',
-            f"<td>{_bar(row, low, high)}</td>", f"<td>{_text(row.units)}</td>",
-            *(f'<td class="number">{_text(row.extra.get(name, "-"))}</td>' for name in extras),
-        ]  # fmt: skip
-        cells += [f"<td>{_text(row.note)}</td>"] if "note" in head else []
-        lines.append(f"<tr{' class=winner' if row.winner else ''}>{''.join(cells)}</tr>")
+        cells = [(_text(row.method), ""), (number(row.value), "number"), (interval, "number"), (_bar(row, low, high), "")]
+        cells += [(_text(row.units), ""), *((_text(row.extra.get(name, "-")), "number") for name in extras)]
+        cells += [(_text(row.note), "")] if noted else []
+        filled = "".join(
+            f'<td{f" class={kind}" if kind else ""} data-label="{_text(name)}">{content}</td>'
+            for name, (content, kind) in zip(head, cells, strict=True)
+        )
+        lines.append(f"<tr{' class=winner' if row.winner else ''}>{filled}</tr>")
     header = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
     return (
-        f'<h2>{_text(title)}</h2><div class="scroll"><table><caption>{_text(caption)}</caption>'
+        f'<h2>{_text(title)}</h2><p class="soft">{_text(caption)} Unit: {_text(unit)}.</p><div class="scroll"><table>'
         f"<thead><tr>{header}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _short(unit: str) -> str:
+    """The unit's first words, for the head of a column; the caption has all of it."""
+    return unit.split(" (")[0].split(" per ")[0]
 
 
 def _bar(row: Row, low: float, high: float) -> str:
@@ -173,7 +189,7 @@ def _picture(title: str, content: bytes, kind: str, caption: str) -> str:
 def _shortlist(rows: Sequence[tuple[str, str]]) -> str:
     if not rows:
         return ""
-    lines = "".join(f"<tr><td>{_text(name)}</td><td>{_text(reason)}</td></tr>" for name, reason in rows)
+    lines = "".join(f'<tr><td>{_text(name)}</td><td class="reason">{_text(reason)}</td></tr>' for name, reason in rows)
     return (
         '<h2>Why these methods</h2><div class="scroll"><table><thead><tr><th scope="col">method</th><th scope="col">reason</th></tr>'
         f"</thead><tbody>{lines}</tbody></table></div>"

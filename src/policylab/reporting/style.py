@@ -20,5 +20,11 @@ tr.winner td { font-weight:650; } tr.winner td:first-child::after { content:" \\
 pre { background:var(--card); border:1px solid var(--line); border-radius:6px; padding:.8rem; overflow-x:auto; font-size:.86rem; line-height:1.45; }
 img { max-width:100%; height:auto; display:block; } figure { margin:1rem 0; } figcaption { color:var(--soft); font-size:.92rem; margin-top:.3rem; }
 svg.bar { display:block; width:9rem; height:1.1rem; } svg.bar line { stroke:var(--mark); stroke-width:2; } svg.bar circle { fill:var(--mark); }
-svg.bar .zero { stroke:var(--line); stroke-width:1; } dt { font-weight:600; margin-top:.5rem; } dd { margin:0 0 0 1rem; }
+svg.bar .zero { stroke:var(--line); stroke-width:1; } @media (max-width: 640px) {
+  thead { position:absolute; left:-9999px; } tr { display:block; padding:.6rem 0; border-bottom:1px solid var(--line); }
+  td { display:flex; justify-content:space-between; gap:1rem; border:0; padding:.12rem 0; text-align:right; }
+  td:first-child { font-weight:650; text-align:left; justify-content:flex-start; gap:.3rem; } td[data-label]::before { content:attr(data-label); color:var(--soft); font-weight:400; text-align:left; }
+  td:first-child::before, td.reason::before { content:none !important; } td.reason { text-align:left; } td:empty { display:none; }
+}
+dt { font-weight:600; margin-top:.5rem; } dd { margin:0 0 0 1rem; }
 """
