@@ -27,11 +27,12 @@ class Estimate:
     """The estimated value of a target policy.
 
     `interval` is for the mean over `units` independent units of kind `unit` (Student's t below 30 units, else the bootstrap).
-    Where no reward is negative, it is computed as if one more unit had been seen that holds the largest reward at the largest
-    weight of the log: a log without a single matched positive then gives 0 to about 3 such units, instead of a width of 0.
+    Where no reward is negative, it also covers the interval that one more unit would give which holds the largest reward at the
+    largest weight of the log: a log without any matched positive then reaches from 0 to about 3 such units, instead of width 0.
 
-    With skewed importance weights it still errs to the narrow side: over short episodes 95% intervals held the truth in 91 to 94%
-    of simulated logs at effective sizes from 28 to 81, in 89 to 94% at 11 (tests/evaluation/test_logged_episodes.py's process).
+    Measured on the processes of the tests, 95% intervals held the truth in 93 to 96% of one-step logs of 100 to 2,000 rows, and
+    in 96% or more where 1 to 30 matched positives were expected; over short episodes, whose weights are skewed, in 91 to 94% at
+    effective sizes from 28 to 81 and 89 to 94% at 11.
 
     `effective_sample_size` is Kish's share (sum w)^2 / (n sum w^2) of the importance weights times `units`. `matched_positives`
     counts the logged rows (episodes) with positive reward (return) whose weight is at least 1: what was earned by doing what the
@@ -209,6 +210,8 @@ def require_group(group: Int[np.ndarray, " _"] | None, rows: int) -> None:
 
 
 def _interval(contributions: np.ndarray, unseen: float, level: float) -> tuple[float, float]:
-    value = float(contributions.mean())
-    found = interval(contributions if np.isnan(unseen) else np.append(contributions, unseen), level)
-    return min(found.low, value), max(found.high, value)
+    found = interval(contributions, level)
+    if np.isnan(unseen):
+        return found.low, found.high
+    more = interval(np.append(contributions, unseen), level)
+    return min(found.low, more.low), max(found.high, more.high)

@@ -187,10 +187,11 @@ def _cumulant_ends(groups: list[Float[np.ndarray, " _"]], tail: float) -> tuple[
     second = third = fourth = 0.0
     for group in groups:
         off = group - group.mean()
-        variance = np.mean(off**2)
+        square = off * off
+        variance = square.mean()
         second += len(group) * variance
-        third += len(group) * np.mean(off**3)
-        fourth += len(group) * (np.mean(off**4) - 3 * variance**2)
+        third += float(square @ off)
+        fourth += float(square @ square) - 3 * len(group) * variance**2
     if second == 0:
         return float(center), float(center)
     skew, excess = third / second**1.5, fourth / second**2
