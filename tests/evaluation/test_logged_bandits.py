@@ -101,7 +101,7 @@ def test_intervals_cover_the_truth_and_the_difference():
         "IPS": bandits.importance_sampling, "SNIPS": bandits.weighted_importance_sampling, "DR": bandits.doubly_robust,
         "SNDR": bandits.self_normalised_doubly_robust,
     }  # fmt: skip
-    repeats, hits, gains = 300, dict.fromkeys(methods, 0), dict.fromkeys(methods, 0)
+    repeats, hits, gains = 200, dict.fromkeys(methods, 0), dict.fromkeys(methods, 0)
     logged_truth = float((0.5 * LOGGING * MEANS).sum())
     for seed in range(repeats):
         log = drawn(200, seed, model=MEANS * 0.5 + 0.2)
