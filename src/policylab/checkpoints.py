@@ -30,7 +30,7 @@ def save_arrays(path: Path | str, tree: PyTree, document: dict[str, Any]) -> Non
     """Write every array leaf of `tree` and `document` to `path`, atomically: a reader sees the old file or the new one."""
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(jax.device_get(leaf)) for name, leaf in _named_leaves(tree).items()}
+    arrays = {name: np.asarray(jax.device_get(leaf), order="C") for name, leaf in _named_leaves(tree).items()}
     write_atomically(Path(path), save(arrays, metadata={"policylab": json.dumps(document)}))
 
 

@@ -20,6 +20,14 @@ LEARNERS = {
     "iql": ("offline.iql", "IQL"),
     "cql": ("offline.cql", "CQL"),
     "rebrac": ("offline.rebrac", "ReBRAC"),
+    "dqn": ("offline.dqn", "DQN"),
+    "bcq": ("offline.bcq_discrete", "DiscreteBCQ"),
+    "cql-discrete": ("offline.cql_discrete", "DiscreteCQL"),
+    "qr-dqn": ("offline.qr_dqn", "QRDQN"),
+    "reward-regression": ("offline.reward_regression", "RewardRegression"),
+    "softmax-regression": ("offline.reward_regression", "SoftmaxRegression"),
+    "ipw": ("offline.policy_optimisation", "IPW"),
+    "doubly-robust": ("offline.policy_optimisation", "DoublyRobust"),
 }
 
 FORMS = {

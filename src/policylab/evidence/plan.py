@@ -20,7 +20,19 @@ from policylab.task import Task
 
 SELECTION_SEEDS, FRESH_SEEDS = 3, 5
 _NOMINAL = {64: 0.7e-3, 128: 1.4e-3, 256: 4.0e-3}  # seconds per update and seed of a method of cost 1 on two cores, by width
-_COST = {"bc": 0.3, "percent-bc": 0.3, "td3-bc": 1.0, "awac": 1.3, "iql": 1.0, "rebrac": 1.6, "cql": 8.0}
+_COST = {
+    "bc": 0.3,
+    "percent-bc": 0.3,
+    "td3-bc": 1.0,
+    "awac": 1.3,
+    "iql": 1.0,
+    "rebrac": 1.6,
+    "cql": 8.0,
+    "dqn": 0.4,
+    "bcq": 0.8,
+    "cql-discrete": 0.4,
+    "qr-dqn": 1.5,
+}
 _FIXED = 15.0  # seconds per method for compiling and evaluating
 
 
