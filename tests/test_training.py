@@ -219,7 +219,7 @@ def test_a_folder_with_another_run_is_left_alone(dataset, tmp_path):
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     with pytest.raises(lab.BadInput, match="already holds a run"):
         lab.train(SMALL, dataset, steps=5, out=tmp_path)
-    with pytest.raises(lab.BadInput, match="another total"):
+    with pytest.raises(lab.BadInput, match="other updates"):
         lab.train(SMALL, dataset, steps=6, out=tmp_path, resume=True)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 

@@ -166,10 +166,11 @@ class RunFolder:
             self.begin()
             return carry
         saved, mine = load_document(path), self.run.describe()
-        for part in ("learner", "seeds", "total", "spec", "stage"):
+        parts = {"learner": "settings", "seeds": "seeds", "total": "updates", "spec": "spaces of its data", "stage": "stages"}
+        for part, words in parts.items():
             if saved[part] != mine[part]:
                 raise BadInput(
-                    f"{self.folder} holds a run with another {part}: resume it with the settings it was started with "
+                    f"{self.folder} holds a run with other {words}: resume it with the settings it was started with "
                     f"(see {self.folder / _DESCRIPTION}), or choose another folder"
                 )
         tree, _ = load_arrays(path, {"state": carry[0], "source": carry[1], "spec": self.run.spec})

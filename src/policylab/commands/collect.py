@@ -69,9 +69,10 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _played(options: argparse.Namespace) -> Any:
-    policy = inputs.saved_policy(options.subject, options.learner)
     task = inputs.judge(options)
     assert task is not None
+    policy, spec = inputs.saved_policy(Path(options.subject), options.learner)
+    spec.require(task.spec, ours=options.subject, theirs=task.name)
     import jax
 
     from policylab.evaluation.rollouts import collect

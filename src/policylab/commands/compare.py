@@ -24,7 +24,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     options = _parser().read(argv)
     place = None if options.out is None else Path(options.out)
     if place is not None:
-        claim_place(place, folder=True, resume=options.resume)
+        claim_place(place, folder=True, resume=options.resume, hint="go on with the runs in it by --resume")
     elif options.resume:
         raise BadInput("--resume goes on with the runs in a folder: give it with --out")
     arms: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from policylab.commands.output import Result, claim_place
 from policylab.errors import BadInput
 
 if TYPE_CHECKING:
-    from policylab.experience import Trials
+    from policylab.experience import Spec, Trials
     from policylab.task import Task
 
 
@@ -41,25 +41,26 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     if not place.exists():
         raise BadInput(f"there is no run or policy at {place}: give the folder of a run, or the file of a saved policy")
 
-    policies, seeds, name = _subject(place, options.learner)
     task = inputs.judge(options)
     assert task is not None
+    policies, spec, seeds, name = _subject(place, options.learner)
+    spec.require(task.spec, ours=str(place), theirs=task.name)
     trials = _play(policies, task, seeds, options, name)
     return options, _report(trials, task, seeds, options)
 
 
-def _subject(place: Path, learner: str | None) -> tuple[Any, tuple[int, ...], str]:
-    """Stacked policies, their training seeds and a name."""
+def _subject(place: Path, learner: str | None) -> tuple[Any, Spec, tuple[int, ...], str]:
+    """Stacked policies, their spec and training seeds, and a name."""
     import jax
 
     if place.is_dir():
-        run = inputs.saved_run(str(place), learner)
+        run = inputs.saved_run(place, learner)
         products = run.products()
         if "policy" not in products:
             raise BadInput(f"{place} holds a run of {run.name}, which learns no policy: it offers {', '.join(products)}")
-        return products["policy"], run.seeds, run.name
-    policy = inputs.saved_policy(str(place), learner)
-    return jax.tree.map(lambda leaf: leaf[None], policy), (0,), place.stem
+        return products["policy"], run.spec, run.seeds, run.name
+    policy, spec = inputs.saved_policy(place, learner)
+    return jax.tree.map(lambda leaf: leaf[None], policy), spec, (0,), place.stem
 
 
 def _play(policies: Any, task: Task, seeds: tuple[int, ...], options: argparse.Namespace, name: str) -> Trials:

@@ -12,7 +12,9 @@ from policylab.errors import BadInput
 
 if TYPE_CHECKING:
     from policylab.data.recording import Recording
+    from policylab.experience import Spec
     from policylab.policy import Policy
+    from policylab.runs import Run
     from policylab.sources.dataset import Dataset
     from policylab.task import Task
 
@@ -112,20 +114,21 @@ def describe_recording(recording: Recording, name: str) -> dict[str, Any]:
     }
 
 
-def saved_run(path: str, learner: str | None) -> Any:
+def saved_run(path: Path, learner: str | None) -> Run:
     """The run in a folder; `learner` is `file.py:Class` for a run of the user's own class."""
     from policylab.runs import load_run
 
-    return load_run(path, learner=_own(Path(path) / "checkpoint.safetensors", learner))
+    return load_run(path, learner=_own(path / "checkpoint.safetensors", learner))
 
 
-def saved_policy(path: str, learner: str | None) -> Policy:
-    """The policy in a file, or of the first seed of the run in a folder."""
-    from policylab.runs import load_policy
+def saved_policy(path: Path, learner: str | None) -> tuple[Policy, Spec]:
+    """The policy in a file, or of the first seed of the run in a folder, and what it sees and does."""
+    from policylab.runs import load_product
 
-    if Path(path).is_dir():
-        return saved_run(path, learner).policy()
-    return load_policy(path, learner=_own(Path(path), learner))
+    if path.is_dir():
+        run = saved_run(path, learner)
+        return run.policy(), run.spec
+    return load_product(path, learner=_own(path, learner))
 
 
 def _own(path: Path, learner: str | None) -> Any:

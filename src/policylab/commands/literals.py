@@ -101,16 +101,22 @@ def made(cls: type, given: list[Any], named: dict[str, Any], label: str) -> Any:
             hint = nearest(name, fields, f"it has {', '.join(fields) or 'none'}")
             raise BadInput(f"{label}: {cls.__name__} has no setting {name!r}: {hint}")
     for name, kind in fields.items():
-        value = settings.get(name)
-        if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-            settings[name] = float(value)
-        if kind == "bool" and name in settings and not isinstance(value, bool):
-            raise BadInput(f"{cls.__name__}.{name} is {value!r}: give true or false")
-        if kind.startswith("Form") and name in settings and not (_is_form(value) or (value is None and "None" in kind)):
-            raise BadInput(f"{cls.__name__}.{name} is {value!r}: give a policy form, such as {_example()}")
+        if name in settings:
+            settings[name] = _fitting(settings[name], kind, f"{cls.__name__}.{name}")
     value = cls(**settings)
     check(value)
     return value
+
+
+def _fitting(value: Any, kind: str, label: str) -> Any:
+    """The value as a setting of this kind; whole numbers will do for floats. Raises `BadInput` where it is of another type."""
+    wanted = {"float": (int, float), "int": int, "bool": bool, "str": str}.get(kind)
+    if wanted is not None and (not isinstance(value, wanted) or (kind in ("float", "int") and isinstance(value, bool))):
+        words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a word in quotes"}[kind]
+        raise BadInput(f"{label} is {value!r}: give {words}")
+    if kind.startswith("Form") and not (_is_form(value) or (value is None and "None" in kind)):
+        raise BadInput(f"{label} is {value!r}: give a policy form, such as {_example()}")
+    return float(value) if kind == "float" else value
 
 
 def _is_form(value: Any) -> bool:

@@ -68,16 +68,16 @@ def write_document(path: Path, document: Any) -> None:
         raise
 
 
-def claim_place(path: Path, *, folder: bool = False, resume: bool = False) -> None:
+def claim_place(path: Path, *, folder: bool = False, resume: bool = False, hint: str = "") -> None:
     """Raise `BadInput` if `path` could not be written to; asked before any work is done, and creates nothing.
 
-    What is there already is refused, but for an empty folder where a `folder` is to be written, or one to `resume`.
+    What is there already is refused, but for an empty folder where a `folder` is to be written, or one to `resume`; `hint` ends the
+    sentence about it.
     """
     if path.exists() and folder and not path.is_dir():
         raise BadInput(f"{path} is a file, not a folder: name another place with --out")
     if path.exists() and not (folder and (resume or not any(path.iterdir()))):
-        hint = ", or go on with it by --resume" if folder and (path / "run.json").exists() else ""
-        raise BadInput(f"{path} exists already: name another place with --out, move it away first{hint}")
+        raise BadInput(f"{path} exists already: name another place with --out{', ' + hint if hint else ''}, or move it away first")
     parent = path if path.is_dir() else path.parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent

@@ -48,7 +48,8 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     place = Path(options.out or "runs/solve")
     earlier = options.overwrite and (place / "result.json").is_file()
     if not earlier:
-        claim_place(place, folder=True)
+        hint = "replace the results in it by --overwrite" if (place / "result.json").is_file() else ""
+        claim_place(place, folder=True, hint=hint)
     _check_data(options)
 
     from policylab.solving import solve

@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     """Train, save, evaluate."""
     options, learner, label = _read(argv)
     place = Path(options.out or f"runs/{label}-{(options.dataset or Path(options.data or 'data').stem).replace('/', '-')}")
-    claim_place(place, folder=True, resume=options.resume)
+    claim_place(place, folder=True, resume=options.resume, hint="go on with the run in it by --resume")
     given = inputs.read_inputs(options)
     task = inputs.judge(options) if options.episodes else None
 
@@ -73,6 +73,7 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
         raise BadInput("which learner? Name one first, as in `policylab train iql ...`; policylab learners lists them")
     cls = choosing.learner_class(name)
     rows = choosing.add_settings(parser, cls, name)
+    parser.prog += f" {name}"
     options = parser.read(argv)
     if options.learner is not None and options.name is not None:
         raise BadInput(f"two learners, {options.name} and {options.learner}: name one")
