@@ -71,6 +71,7 @@ _PUBLIC = {
     "compare": "comparing",
     "Comparison": "comparison",
     "Grid": "tuning",
+    "FQE": "learners.offline.fqe",
     "solve": "solving",
     "check": "conformance",
     "train": "training",

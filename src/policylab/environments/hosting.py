@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib.util
 import io
+import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -60,8 +61,12 @@ class Host:
         self.success, reward_shape = _probe(first)
         dt = getattr(first.unwrapped, "dt", None)
         self.spec = Spec(
-            self.space, spaces.from_gymnasium(first.action_space), reward_shape=reward_shape, horizon=self.horizon,
-            control_rate=1.0 / float(dt) if dt else 0.0, environment=label,
+            self.space,
+            spaces.from_gymnasium(first.action_space),
+            reward_shape=reward_shape,
+            horizon=self.horizon,
+            control_rate=1.0 / float(dt) if dt else 0.0,
+            environment=label,
         )
 
     def borrow(self, count: int) -> list[gymnasium.Env]:
@@ -112,7 +117,9 @@ class Host:
             slot = self.slots[number]
             slot.moves += 1
             if slot.simulator is not None:
-                slot.observation, reward[row], slot.terminal, slot.truncated, info = slot.simulator.step(self.read(actions, row))
+                slot.observation, reward[row], slot.terminal, slot.truncated, info = slot.simulator.step(
+                    self.read(actions, row)
+                )
                 if self.success:
                     slot.success = float(info.get(self.success, slot.success))
                 if slot.terminal or slot.truncated:
@@ -145,7 +152,9 @@ class Host:
         """The slot that is in the asked state: this one, or a new one from the same seed."""
         slot = self.slots.get(number)
         if slot is None:
-            raise BadInput(f"an episode of {self.label} was left for {self.capacity} newer ones and cannot go on: finish it first")
+            raise BadInput(
+                f"an episode of {self.label} was left for {self.capacity} newer ones and cannot go on: finish it first"
+            )
         if slot.moves == moves:
             self.slots.move_to_end(number)
             return number
@@ -170,12 +179,16 @@ def build_by_id(name: str, horizon: int, arguments: dict[str, Any]) -> Callable[
             hint = f"did you mean {close[0]}?" if close else "look for its name with gymnasium.pprint_registry()"
             raise BadInput(f"Gymnasium knows no environment called {name!r}: {hint}") from error
     limit = {"max_episode_steps": horizon} if horizon else {}
+    if not os.environ.get("DISPLAY"):  # MuJoCo chooses how to draw when it is imported; without a screen EGL does
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
     def build(**extra: Any) -> gymnasium.Env:
         try:
             return gymnasium.make(name, disable_env_checker=True, **limit, **arguments, **extra)
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            raise BadInput(f'{name} needs packages that are not installed: pip install "policylab[robotics]" ({error})') from error
+            raise BadInput(
+                f'{name} needs packages that are not installed: pip install "policylab[robotics]" ({error})'
+            ) from error
         except TypeError as error:
             raise BadInput(f"{name} cannot be made with {sorted(arguments) or 'no arguments'}: {error}") from error
 
@@ -221,6 +234,7 @@ def writer(space: gymnasium.Space) -> Callable[[Any, int, Any], None]:
         case gymnasium.spaces.Tuple():
             named = [(str(i), i, writer(part)) for i, part in enumerate(space.spaces)]
         case gymnasium.spaces.MultiDiscrete():
+
             def write_choices(buffer: Any, row: int, value: Any) -> None:
                 for i, choice in enumerate(np.reshape(value, -1)):
                     buffer[str(i)][row] = choice

@@ -1,0 +1,57 @@
+"""Pictures of one episode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from policylab.environment import Environment
+from policylab.environments.hosted import Gymnasium
+from policylab.errors import BadInput
+from policylab.policy import Policy
+
+
+def frames(policy: Policy, environment: Environment, *, seed: int = 0, most: int = 100) -> list[np.ndarray]:
+    """About `most` evenly spaced RGB frames [height, width, 3] of one episode from the start that `seed` draws, and its last one.
+
+    Raises `BadInput` where the environment has no pictures or the machine cannot draw them.
+    """
+    if not isinstance(environment, Gymnasium):
+        raise BadInput(f"{type(environment).__name__} has no pictures of its own")
+    try:
+        simulator = environment.host.build(render_mode="rgb_array")  # ty: ignore[unknown-argument]  (ours take it)
+    except TypeError as error:
+        raise BadInput(f"{environment.spec.environment} has no pictures of its own") from error
+    act = jax.jit(lambda policy, observation, memory, key: policy.act(observation, memory, key=key))
+    key = jax.random.key(seed)
+    memory, ended, found, time = policy.initial_memory(key=key), False, [], 0
+    host, stride = environment.host, max(1, (environment.spec.horizon or 1_000) // most)
+    try:
+        raw, _ = simulator.reset(seed=seed)
+        found.append(_drawn(simulator))
+        while not ended:
+            buffer = host.buffer(1)
+            host.write(buffer, 0, raw)
+            observation = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), buffer)
+            action, memory = act(policy, observation, memory, jax.random.fold_in(key, time))
+            raw, _, terminal, truncated, _ = simulator.step(
+                host.read(jax.tree.map(lambda leaf: np.asarray(leaf)[None], action), 0)
+            )
+            ended, time = terminal or truncated or time + 1 >= (environment.spec.horizon or 1_000), time + 1
+            if ended or time % stride == 0:
+                found.append(_drawn(simulator))
+    finally:
+        simulator.close()
+    return found
+
+
+def _drawn(simulator: Any) -> np.ndarray:
+    try:
+        return np.asarray(simulator.render())
+    except Exception as error:  # noqa: BLE001  (drivers raise whatever they like; the sentence carries it)
+        raise BadInput(
+            f"this machine cannot draw the environment ({type(error).__name__}: {error}): try MUJOCO_GL=egl"
+        ) from error
