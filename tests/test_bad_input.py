@@ -41,6 +41,7 @@ KINDS = {
     "a learner's file that is not there": ("train nowhere.py:Mine --data good.npz", "nowhere.py"),
     "a learner's class that is not there": ("train mine.py:Other --data good.npz", "'Other'"),
     "a class that is no learner": ("train mine.py:Plain --data good.npz", "Plain"),
+    "a learner without methods": ("train mine.py:Half --data good.npz", "has no init, update"),
     "a learner's file with a mistake in it": ("train broken.py:Mine --data good.npz", "line 3"),
     "a learner's file that imports what is not there": ("train lacking.py:Mine --data good.npz", "no_such_package"),
     "an own learner without file": ("train Mine:Mine --data good.npz", "mine.py:Mine"),
@@ -54,7 +55,7 @@ KINDS = {
     "a form's setting of another type": ("train iql --data good.npz --policy \"Gaussian(width='big')\"", "whole number"),
     "a number for a form": ("train iql --data good.npz --policy 7", "policy form"),
     "a program for a form": ("train iql --data good.npz --policy \"open('hacked', 'w')\"", "open"),
-    "a longer program for a form": ("train iql --data good.npz --policy \"().__class__.mro()\"", "is no value"),
+    "a longer program for a form": ('train iql --data good.npz --policy "().__class__.mro()"', "is no value"),
     "no updates": ("train iql --data good.npz --steps 0", "at least 1"),
     "a number of updates that is none": ("train iql --data good.npz --steps many", "'many'"),
     "no seeds": ("train iql --data good.npz --seeds 0", "at least 1"),
@@ -69,7 +70,10 @@ KINDS = {
     "a file that is not there": ("train iql --data nowhere.hdf5", "nowhere.hdf5"),
     "a table without column map": ("train bc --data log.csv", "--columns"),
     "a column that the table lacks": ("train bc --data log.csv --columns observation=nothing,action=item_id", "'nothing'"),
-    "a role that does not exist": ("train bc --data log.csv --columns observations=a,action=item_id", "did you mean observation"),
+    "a role that does not exist": (
+        "train bc --data log.csv --columns observations=a,action=item_id",
+        "did you mean observation",
+    ),
     "a format that does not exist": ("train iql --data good.npz --format tfrecord", "tfrecord"),
     "data that do not fit the environment": ("train iql --data good.npz --environment CartPole-v1", "Box(4)"),
     "data that do not fit the task": ("train iql --data good.npz --task pointmaze/umaze", "Box(2)"),
@@ -81,11 +85,23 @@ KINDS = {
     "a file where the run should go": ("train iql --data good.npz --out good.npz", "good.npz is a file"),
     "a place below a file": ("train iql --data good.npz --out good.npz/run", "good.npz is a file"),
     "a folder that holds a run": (f"train {SMALL} --data good.npz --steps 20 --seeds 2 --out run", "--resume"),
-    "resuming with another setting": (f"train {SMALL} --discount 0.5 --data good.npz --steps 20 --seeds 2 --out run --resume", "other settings"),
+    "resuming with another setting": (
+        f"train {SMALL} --discount 0.5 --data good.npz --steps 20 --seeds 2 --out run --resume",
+        "other settings",
+    ),
     "resuming with other seeds": (f"train {SMALL} --data good.npz --steps 20 --seeds 3 --out run --resume", "other seeds"),
-    "resuming for another number of updates": (f"train {SMALL} --data good.npz --steps 30 --seeds 2 --out run --resume", "other updates"),
-    "resuming with data of other spaces": (f"train {SMALL} --data hopper.hdf5 --steps 20 --seeds 2 --out run --resume", "other spaces"),
-    "resuming from a damaged checkpoint": (f"train {SMALL} --data good.npz --steps 20 --seeds 2 --out damaged --resume", "damaged"),
+    "resuming for another number of updates": (
+        f"train {SMALL} --data good.npz --steps 30 --seeds 2 --out run --resume",
+        "other updates",
+    ),
+    "resuming with data of other spaces": (
+        f"train {SMALL} --data hopper.hdf5 --steps 20 --seeds 2 --out run --resume",
+        "other spaces",
+    ),
+    "resuming from a damaged checkpoint": (
+        f"train {SMALL} --data good.npz --steps 20 --seeds 2 --out damaged --resume",
+        "damaged",
+    ),
     "a document where a file is": ("learners --out good.npz", "exists already"),
     # evaluating and collecting
     "a run that is not there": ("evaluate nowhere --environment Pendulum-v1", "nowhere"),
@@ -141,6 +157,22 @@ KINDS = {
 }
 
 
+HALF = """
+import policylab as lab
+
+
+class Plain:
+    pass
+
+
+@lab.settings
+class Half(lab.Learner):
+    rate: float = lab.setting(0.1, "of nothing")
+    needs = {}
+    products = dict
+"""
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with good data, a finished run, a damaged one and files of learners."""
@@ -150,7 +182,7 @@ def world(tmp_path_factory):
     save(discrete_recording(), folder / "choices.npz")
     bandit_log(folder / "log.csv", rows=50)
     d4rl_hopper(folder / "hopper.hdf5")
-    (folder / "mine.py").write_text("class Plain:\n    pass\n")
+    (folder / "mine.py").write_text(HALF)
     (folder / "broken.py").write_text("import math\n\nclass Mine\n    pass\n")
     (folder / "lacking.py").write_text("import no_such_package\n\nclass Mine:\n    pass\n")
     (folder / "empty").mkdir()
@@ -198,7 +230,9 @@ def test_bad_input_is_one_sentence(kind, world, capsys, monkeypatch):
     assert named in sentence
 
 
-@pytest.mark.parametrize("kind", [kind for kind, (_, options, _) in BAD_DATA.items() if set(options) <= {"columns", "format", "environment"}])
+@pytest.mark.parametrize(
+    "kind", [kind for kind, (_, options, _) in BAD_DATA.items() if set(options) <= {"columns", "format", "environment"}]
+)
 def test_bad_data_are_one_sentence(kind, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     make, options, words = BAD_DATA[kind]
@@ -269,7 +303,9 @@ def test_a_folder_without_rights_is_one_sentence(world, tmp_path, capsys, monkey
     assert "may not write" in refused(argv, world, capsys, monkeypatch)
 
 
-@pytest.mark.parametrize("command", ["trian iql", "train iql --data nowhere.npz", 'train iql --data good.npz --policy "Gaussian("'])
+@pytest.mark.parametrize(
+    "command", ["trian iql", "train iql --data nowhere.npz", 'train iql --data good.npz --policy "Gaussian("']
+)
 def test_a_process_of_its_own_says_the_same(command, world):
     before = contents(world)
     done = subprocess.run(

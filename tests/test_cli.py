@@ -179,7 +179,9 @@ def test_forms_and_values_are_read_as_written():
     assert literals.setting_value("off", "bool", "x") is False
 
 
-@pytest.mark.parametrize("text", ["lambda: 1", "[x for x in (1,)]", "Gaussian(**{})", "a.b", "1 + 1", "Gaussian(width=open('f'))", "f'{1}'"])
+@pytest.mark.parametrize(
+    "text", ["lambda: 1", "[x for x in (1,)]", "Gaussian(**{})", "a.b", "1 + 1", "Gaussian(width=open('f'))", "f'{1}'"]
+)
 def test_programs_are_no_values(text):
     with pytest.raises(BadInput):
         literals.literal(text, "x")
@@ -201,7 +203,9 @@ def test_arms_are_read_as_written(text, label, learner):
 
 
 def test_train_evaluates_saves_and_tells(run, world, capsys):
-    found = document(f"train {TINY} --data pendulum.npz --environment Pendulum-v1 --steps 40 --seeds 2 --episodes 2 --out told", capsys)
+    found = document(
+        f"train {TINY} --data pendulum.npz --environment Pendulum-v1 --steps 40 --seeds 2 --episodes 2 --out told", capsys
+    )
     assert found["step"] == 40
     assert found["seeds"] == [0, 1]
     assert found["learner"]["fields"]["width"] == 8
@@ -260,7 +264,9 @@ def test_collect_writes_what_can_be_learned_from(run, world, capsys):
 
 
 def test_an_own_learner_trains_and_comes_back(capsys):
-    found = document("train mine.py:Mine --data pendulum.npz --steps 10 --seeds 2 --learner-steps 4 --learning-rate 1e-2 --out own", capsys)
+    found = document(
+        "train mine.py:Mine --data pendulum.npz --steps 10 --seeds 2 --learner-steps 4 --learning-rate 1e-2 --out own", capsys
+    )
     assert found["learner"] == {"learner": "Mine", "fields": found["learner"]["fields"]}
     assert found["learner"]["fields"]["learning_rate"] == 1e-2
     assert found["learner"]["fields"]["steps"] == 4
@@ -270,11 +276,11 @@ def test_an_own_learner_trains_and_comes_back(capsys):
     assert "learner" in capsys.readouterr().err
 
 
-def test_compare_prints_a_table_and_keeps_the_runs(capsys):
+def test_compare_prints_a_table_and_keeps_the_runs(world, capsys):
     arms = 'a="bc(batch_size=16, policy=Gaussian(width=8, depth=1))" b="bc(batch_size=16, policy=Gaussian(width=8, depth=1))"'
     command = f"compare {arms} --data pendulum.npz --environment Pendulum-v1 --seeds 2 --steps 10 --episodes 2 --out compared"
     found = document(f"{command} --tune learning-rate=1e-4,1e-3 --tuning-seeds 1", capsys)
-    assert found == json.loads(open("compared/comparison.json").read())
+    assert found == json.loads((world / "compared" / "comparison.json").read_text())
     assert len(found["arms"]["a"]["tuning"]) == 2
     assert found["differences"][0]["difference"] == 0.0
     assert lab.load_run("compared/a/Pendulum-v1").step == 10
@@ -292,9 +298,14 @@ def test_an_overwritten_result_comes_back_if_its_successor_fails(tmp_path):
     place = tmp_path / "solved"
     place.mkdir()
     (place / "result.json").write_text("old")
-    with pytest.raises(ValueError), _set_aside(place):
-        place.mkdir()
-        raise ValueError
+
+    def fail():
+        with _set_aside(place):
+            place.mkdir()
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        fail()
     assert (place / "result.json").read_text() == "old"
     with _set_aside(place):
         place.mkdir()

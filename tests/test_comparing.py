@@ -56,7 +56,7 @@ class ReachTask(Task):
     def datasets(self) -> Mapping[str, str]:
         return {"noisy": "minus the state, with noise"}
 
-    def dataset(self, name: str):
+    def dataset(self, name, *, steps=0, seed=0, progress=None):
         return continuous_recording(seed=len(self.name))
 
     @property
@@ -146,7 +146,9 @@ def test_a_grid_over_floats_compiles_nothing_again():
 
 
 def test_a_diverging_trial_counts_but_cannot_be_chosen():
-    found = compare({"a": BC, "b": BC}, [TASK], seeds=2, steps=30, episodes=2, tune=Grid(learning_rate=(1e30, 1e-3)), tuning_seeds=2)
+    found = compare(
+        {"a": BC, "b": BC}, [TASK], seeds=2, steps=30, episodes=2, tune=Grid(learning_rate=(1e30, 1e-3)), tuning_seeds=2
+    )
     rows = found.tuned["a"].trials
     assert [row["score"] is None for row in rows] == [True, False]
     assert "stopped being finite" in rows[0]["diverged"]
@@ -155,7 +157,9 @@ def test_a_diverging_trial_counts_but_cannot_be_chosen():
 
 def test_if_all_trials_diverge_it_says_so():
     with pytest.raises(Diverged, match="every tuning trial of a diverged"):
-        compare({"a": BC, "b": BC}, [TASK], seeds=2, steps=30, episodes=2, tune=Grid(learning_rate=(1e30, 1e29)), tuning_seeds=1)
+        compare(
+            {"a": BC, "b": BC}, [TASK], seeds=2, steps=30, episodes=2, tune=Grid(learning_rate=(1e30, 1e29)), tuning_seeds=1
+        )
 
 
 def test_several_tasks_are_averaged_per_seed():
@@ -207,7 +211,10 @@ class NoPolicy(Learner):
         ({"tasks": [TASK, ReachTask("raw", "no scale", scored=False)]}, "raw has no reference"),
         ({"data": "nowhere"}, "no dataset 'nowhere'"),
         ({"data": {"other": "noisy"}}, "no data for reach"),
-        ({"data": {"reach": lab.Dataset.of(continuous_recording(2, 3))}, "arms": {"bc": BC, "none": NoPolicy()}}, "learns no policy"),
+        (
+            {"data": {"reach": lab.Dataset.of(continuous_recording(2, 3))}, "arms": {"bc": BC, "none": NoPolicy()}},
+            "learns no policy",
+        ),
         ({"arms": {"bc": BC, "iql": replace(IQL, expectile=2.0)}}, "below 1"),
         ({"tune": Grid(expectile=(0.7, 0.9))}, "bc has no setting expectile"),
         ({"tune": {"bc": Grid(learning_rate=(1e-3,))}}, "a grid for each arm"),

@@ -56,7 +56,7 @@ def compare(
     tuning = tuple(range(FIRST_SEED + max(numbers, default=0) + 1, FIRST_SEED + max(numbers, default=0) + 1 + tuning_seeds))
     _check(arms, places, numbers, tuning, episodes, tune)
     trials = {} if tune is None else candidates(arms, tune)
-    sources = {name: _source(task, data) for name, task in places.items()}
+    sources = {name: _source(task, data, progress) for name, task in places.items()}
     for name, learner in arms.items():
         for source in sources.values():
             check_fit(learner, source, steps, {})
@@ -74,9 +74,7 @@ def compare(
         started, metrics[name] = time.perf_counter(), []
         for task_name, task in places.items():
             folder = None if out is None else Path(out) / name.replace("/", "-") / task_name.replace("/", "-")
-            run = train(
-                learner, sources[task_name], steps=steps, seeds=numbers, out=folder, resume=resume, progress=progress
-            )
+            run = train(learner, sources[task_name], steps=steps, seeds=numbers, out=folder, resume=resume, progress=progress)
             metrics[name].append(_per_seed(run, task, episodes, not sample))
         seconds[name] = time.perf_counter() - started
     return Comparison(
@@ -134,7 +132,7 @@ def _check(
         )
 
 
-def _source(task: Task, data: Mapping[str, Any] | str | None) -> Source:
+def _source(task: Task, data: Mapping[str, Any] | str | None, progress: bool) -> Source:
     from policylab.data.loading import load
     from policylab.data.recording import Recording
     from policylab.sources.dataset import Dataset
@@ -152,7 +150,7 @@ def _source(task: Task, data: Mapping[str, Any] | str | None) -> Source:
         given.spec.require(task.spec, ours="the data", theirs=task.name)
         return Dataset.of(given)
     if given is None or given in task.datasets or not Path(given).expanduser().exists():
-        return Dataset.of(task_recording(task, given if given is None else str(given)))
+        return Dataset.of(task_recording(task, given if given is None else str(given), progress=progress))
     return Dataset.of(load(given, environment=task.spec))
 
 

@@ -93,9 +93,9 @@ class Comparison:
     @cached_property
     def improvement(self) -> dict[str, Figure]:
         """The probability that a run of the arm beats a run of the first arm on a task, for every arm but the first."""
-        (first, reference), *others = self.scores.items()
+        reference, *tables = self.scores.values()
         found = {}
-        for name, table in others:
+        for name, table in zip(list(self.scores)[1:], tables):
             drawn = aggregates.probability_of_improvement(table, reference, level=self.level)
             if table.size >= BOOTSTRAP_FROM:
                 found[name] = Figure(drawn.value, drawn.interval, self.level, "stratified bootstrap")
@@ -158,7 +158,9 @@ class Comparison:
             lines.append(f"tuned with {trials} trials per arm on {len(self.tuning_seeds)} seeds and episodes of their own")
             lines += [f"  {name}: {_settings(row.chosen)}" for name, row in self.tuned.items() if row is not None]
         labels = {"iqm": "IQM", "mean": "mean", "median": "median", "optimality_gap": "optimality gap"}
-        shown = [label for label in labels if label in self.aggregates[reference] and (label != "median" or len(self.tasks) > 1)]
+        shown = [
+            label for label in labels if label in self.aggregates[reference] and (label != "median" or len(self.tasks) > 1)
+        ]
         header = ["arm", *(labels[label] for label in shown), "difference", "P(better)", "verdict"]
         rows = [[reference, *(str(self.aggregates[reference][label]) for label in shown), "", "", "reference"]]
         for row in self.differences:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +38,11 @@ class Task:
         """The names of its dataset recipes and a sentence about each."""
         return {}
 
-    def dataset(self, name: str) -> Any:
-        """The dataset of that name, made on first use and cached."""
+    def dataset(self, name: str, *, steps: int = 0, seed: int = 0, progress: Callable[[int, int], Any] | None = None) -> Any:
+        """The dataset of that name with about `steps` actions (0: its own size), made on first use and cached.
+
+        `progress(done, total)` is called while it is made.
+        """
         raise KeyError(name)
 
     @property

@@ -12,7 +12,7 @@ from policylab.commands import COMMANDS, nearest
 from policylab.errors import BadInput
 
 
-class Help(Exception):  # noqa: N818  (no error: the user asked)
+class Help(Exception):
     """The user asked for help: the text to print."""
 
     def __init__(self, text: str):

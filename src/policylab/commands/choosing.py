@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,17 +16,19 @@ from policylab.commands.arguments import Parser
 from policylab.errors import BadInput
 
 
-def learner_class(name: str) -> type:
+def learner_class(name: str) -> Any:
     """The learner class of a registered name, or of the user's own `file.py:Class`. Raises `BadInput` if there is none."""
     if ":" in name:
         return own_class(name)
     if name not in registry.LEARNERS:
-        hint = nearest(name, registry.LEARNERS, f"choose one of {', '.join(registry.LEARNERS)}, or name your own as mine.py:Mine")
+        hint = nearest(
+            name, registry.LEARNERS, f"choose one of {', '.join(registry.LEARNERS)}, or name your own as mine.py:Mine"
+        )
         raise BadInput(f"there is no learner {name!r}: {hint}")
     return registry.learner_class(name)
 
 
-def own_class(name: str) -> type:
+def own_class(name: str) -> Any:
     """The class `file.py:Class`. Raises `BadInput` for a file that does not load or a class that is no learner."""
     from policylab.learner import Learner
 
@@ -44,12 +45,13 @@ def own_class(name: str) -> type:
         raise BadInput(
             f"{class_name} in {file} is no learner: derive it from policylab.Learner and decorate it with policylab.settings"
         )
-    if inspect.isabstract(cls):
-        raise BadInput(f"{class_name} in {file} lacks {', '.join(sorted(cls.__abstractmethods__))}: write these methods")
+    missing = [name for name in ("needs", "init", "update", "products") if getattr(cls, name) is getattr(Learner, name)]
+    if missing:
+        raise BadInput(f"{class_name} in {file} has no {', '.join(missing)}: write what every learner needs")
     return cls
 
 
-def settings_of(cls: type) -> list[dict[str, Any]]:
+def settings_of(cls: Any) -> list[dict[str, Any]]:
     """The settings of a learner: flag, name, type, default, help and range in words."""
     from policylab.hyperparameters import describe
 
@@ -62,7 +64,7 @@ def in_words(row: Mapping[str, Any]) -> str:
     return " and ".join(f"{words} {row[end]:g}" for end, words in said.items() if math.isfinite(row.get(end, math.inf)))
 
 
-def add_settings(parser: Parser, cls: type, name: str) -> dict[str, dict[str, Any]]:
+def add_settings(parser: Parser, cls: Any, name: str) -> dict[str, dict[str, Any]]:
     """One option per setting of the learner; {attribute of the namespace: its row}.
 
     A setting that bears the name of an option of the command becomes `--learner-NAME`.
@@ -80,7 +82,7 @@ def add_settings(parser: Parser, cls: type, name: str) -> dict[str, dict[str, An
     return rows
 
 
-def build(cls: type, options: argparse.Namespace, rows: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+def build(cls: Any, options: argparse.Namespace, rows: Mapping[str, Mapping[str, Any]], name: str) -> Any:
     """The learner with the settings that were given. Raises `BadInput` for a value of another type or out of its range."""
     given = {
         row["name"]: literals.setting_value(text, row["type"], row["flag"])
@@ -140,24 +142,33 @@ def shown(value: Any) -> str:
 
 
 def listed() -> list[dict[str, Any]]:
-    """Every learner: name, title, actions, what it uses, file. Read from the files' syntax trees: importing them would import jax."""
-    package = Path(registry.__file__).parent / "learners"
+    """Every learner: name, title, actions, what it uses. Read from the files' syntax trees: importing them would import jax."""
     rows = []
     for name, (module, cls) in registry.LEARNERS.items():
-        file = package.joinpath(*module.split(".")).with_suffix(".py")
-        rows.append({"name": name, "class": cls, "family": module.split(".")[0], **_declared(file, cls)})
+        facts = {"title": cls, "actions": "any", "uses": (), **_declared(f"policylab.learners.{module}", cls)}
+        rows.append({"name": name, "class": cls, "family": module.split(".")[0], **facts, "uses": list(facts["uses"])})
     return rows
 
 
-def _declared(file: Path, cls: str) -> dict[str, Any]:
-    """The class variables `title`, `actions` and `uses` of a learner and the first sentence of its docstring."""
-    facts: dict[str, Any] = {"title": cls, "actions": "any", "uses": (), "about": ""}
+def _declared(module: str, cls: str) -> dict[str, Any]:
+    """The class variables `title`, `actions` and `uses` of a class, its own before those of its bases."""
+    file = Path(registry.__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == cls:
-            facts["about"] = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-            for item in node.body:
-                target = item.target if isinstance(item, ast.AnnAssign) else None
-                if isinstance(target, ast.Name) and target.id in ("title", "actions", "uses") and item.value is not None:
-                    facts[target.id] = ast.literal_eval(item.value)
+    origin = {
+        alias.asname or alias.name: (str(node.module), alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    facts: dict[str, Any] = {}
+    for base in classes[cls].bases:
+        name = ast.unparse(base)
+        place = (module, name) if name in classes else origin.get(name, ("", ""))
+        if place[0].startswith("policylab.learners."):
+            facts |= _declared(*place)
+    for item in classes[cls].body:
+        match item:
+            case ast.AnnAssign(target=ast.Name(id="title" | "actions" | "uses" as name), value=ast.expr() as value):
+                facts[name] = ast.literal_eval(value)
     return facts

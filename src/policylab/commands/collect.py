@@ -25,7 +25,9 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         out="the dataset to write: FILE.hdf5, FILE.npz, or a folder (required); what is there already is kept",
         seed="of starts, noise and sampling",
     )
-    parser.add_argument("subject", nargs="?", metavar="RUN_OR_POLICY", help="the folder of a run, or the file of a saved policy")
+    parser.add_argument(
+        "subject", nargs="?", metavar="RUN_OR_POLICY", help="the folder of a run, or the file of a saved policy"
+    )
     parser.add_argument("--task", metavar="NAME", help="where to play: a task")
     parser.add_argument("--environment", metavar="ID", help="where to play: a Gymnasium environment")
     parser.add_argument("--dataset", metavar="NAME", help="the scripted controller of that dataset of the task")
@@ -65,7 +67,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.dataset is not None and (options.task is None or options.episodes is not None):
         raise BadInput("a scripted controller belongs to a --task and flies for a number of --steps: give these")
     if options.subject is not None and not Path(options.subject).exists():
-        raise BadInput(f"there is no run or policy at {options.subject}: give the folder of a run, or the file of a saved policy")
+        raise BadInput(
+            f"there is no run or policy at {options.subject}: give the folder of a run, or the file of a saved policy"
+        )
 
 
 def _played(options: argparse.Namespace) -> Any:
@@ -88,11 +92,11 @@ def _played(options: argparse.Namespace) -> Any:
 
 
 def _scripted(options: argparse.Namespace) -> Any:
-    from policylab.tasks.recordings import require_dataset
+    from policylab.tasks.recordings import task_recording
 
     task = inputs.named_task(options)
-    require_dataset(task, options.dataset)
-    return task.dataset(options.dataset, steps=options.steps or 0, seed=options.seed)
+    assert task is not None
+    return task_recording(task, options.dataset, steps=options.steps or 0, seed=options.seed, progress=True)
 
 
 def _report(recording: Any, place: Path) -> Result:

@@ -76,7 +76,9 @@ def _parser() -> Parser:
     )
     group = parser.add_argument_group("tasks and data")
     group.add_argument("--task", action="append", metavar="NAME", help="a task; several times for several")
-    group.add_argument("--environment", metavar="ID", help="instead of a task: a Gymnasium environment, compared by its returns")
+    group.add_argument(
+        "--environment", metavar="ID", help="instead of a task: a Gymnasium environment, compared by its returns"
+    )
     group.add_argument("--dataset", metavar="NAME", help="the dataset of every task")
     group.add_argument("--data", metavar="PATH", help="your own data for the one task or environment")
     group.add_argument("--columns", metavar="MAP", help="which column of a table is what, as for train")
@@ -137,7 +139,9 @@ def _grids(texts: Sequence[str] | None, arms: dict[str, Any]) -> dict[str, Grid]
         target, separator, listed = text.partition("=")
         arm, dot, setting = target.rpartition(".")
         if not separator or (dot and arm not in arms):
-            raise BadInput(f"--tune {text!r} does not read: write SETTING=A,B or ARM.SETTING=A,B with one of the arms {', '.join(arms)}")
+            raise BadInput(
+                f"--tune {text!r} does not read: write SETTING=A,B or ARM.SETTING=A,B with one of the arms {', '.join(arms)}"
+            )
         for name in [arm] if dot else arms:
             rows = {row["name"]: row for row in choosing.settings_of(type(arms[name]))}
             row = rows.get(setting.replace("-", "_"))

@@ -26,7 +26,9 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         seed="numbers the block of episodes: equal numbers meet equal starts, whoever plays (common random numbers)",
     )
     parser.add_argument("subject", metavar="RUN_OR_POLICY", help="the folder of a run, or the file of a saved policy")
-    parser.add_argument("--task", metavar="NAME", help="where to play: a task, which also scores from 0 (random) to 100 (expert)")
+    parser.add_argument(
+        "--task", metavar="NAME", help="where to play: a task, which also scores from 0 (random) to 100 (expert)"
+    )
     parser.add_argument("--environment", metavar="ID", help="where to play: a Gymnasium environment such as Hopper-v5")
     parser.add_argument("--episodes", type=whole(), default=100, metavar="N", help="episodes of every seed")
     parser.add_argument("--sample", action="store_true", help="let policies sample their actions (default: take their mode)")
@@ -128,5 +130,8 @@ def _report(trials: Trials, task: Task, seeds: tuple[int, ...], options: argpars
         lines.append(f"  success   {k} of {n}  [{found.low:.3f}, {found.high:.3f}]{note}")
     lines.append(f"  length    {figure(float(np.mean(trials.length)))} steps")
     if unit == "seed":
-        lines.append("  per seed  " + "  ".join(f"{seed}: {figure(value)}" for seed, value in zip(seeds, rows.get("score", rows["return"]))))
+        lines.append(
+            "  per seed  "
+            + "  ".join(f"{seed}: {figure(value)}" for seed, value in zip(seeds, rows.get("score", rows["return"])))
+        )
     return Result(document, "\n".join(lines))

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from policylab.evaluation.statistics import interval
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -15,12 +19,8 @@ class Summary:
     text: str
 
 
-def summary(values: Sequence[float], level: float = 0.95, *, unit: str = "seed") -> Summary:
+def summary(values: Sequence[float] | np.ndarray, level: float = 0.95, *, unit: str = "seed") -> Summary:
     """The mean over units with its interval; one unit, or values that are not finite, have none."""
-    import numpy as np
-
-    from policylab.evaluation.statistics import interval
-
     numbers = np.asarray(values, np.float64)
     if len(numbers) < 2 or not np.isfinite(numbers).all():
         mean = float(numbers.mean())

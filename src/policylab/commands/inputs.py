@@ -52,7 +52,9 @@ def data_options(parser: Parser, *, task_too: bool = True) -> None:
     )
     group.add_argument("--format", metavar="NAME", help="the format of --data where its name does not tell")
     group.add_argument(
-        "--environment", metavar="ID", help="the Gymnasium environment of the data, such as Hopper-v5: its bounds and time limit"
+        "--environment",
+        metavar="ID",
+        help="the Gymnasium environment of the data, such as Hopper-v5: its bounds and time limit",
     )
 
 
@@ -76,7 +78,7 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         raise BadInput("no data: give --task NAME --dataset NAME, or --data PATH for your own")
     from policylab.tasks.recordings import task_recording
 
-    return Inputs(task_recording(task, options.dataset), f"{task.name}/{options.dataset}", task)
+    return Inputs(task_recording(task, options.dataset, progress=True), f"{task.name}/{options.dataset}", task)
 
 
 def named_task(options: argparse.Namespace) -> Task | None:

@@ -21,8 +21,6 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
 
 def _every() -> Result:
     rows = choosing.listed()
-    for row in rows:
-        row["uses"] = list(row["uses"])
     text = table(
         ("learner", "actions", "needs", "title"),
         [(row["name"], row["actions"], ", ".join(row["uses"]) or "-", row["title"]) for row in rows],
@@ -42,10 +40,7 @@ def _one(name: str) -> Result:
         "about": cls.__doc__,
         "settings": [_documented(row) for row in rows],
     }
-    lines = [
-        (row["flag"], row["type"], choosing.shown(row["default"]), row["range"], row["help"])
-        for row in rows
-    ]
+    lines = [(row["flag"], row["type"], choosing.shown(row["default"]), row["range"], row["help"]) for row in rows]
     head = f"{name}: {getattr(cls, 'title', '') or cls.__name__}\n\n    {(cls.__doc__ or '').strip()}\n"
     return Result(document, f"{head}\n{table(('setting', 'type', 'default', 'range', 'what'), lines)}")
 

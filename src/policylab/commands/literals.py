@@ -47,6 +47,7 @@ def literal(text: str, label: str) -> Any:
 
 
 def value(tree: ast.expr, label: str) -> Any:
+    """The value that a syntax tree writes out. Raises `BadInput` if it is an expression to be computed."""
     match tree:
         case ast.Constant():
             return tree.value
@@ -62,11 +63,11 @@ def value(tree: ast.expr, label: str) -> Any:
             return float("inf")
         case ast.Name():
             return _made(tree.id, [], {}, label)
-        case ast.Call(func=ast.Name()):
+        case ast.Call(func=ast.Name(id=name)):
             if any(keyword.arg is None for keyword in tree.keywords):
                 break_off(tree, label)
             named = {str(keyword.arg): value(keyword.value, label) for keyword in tree.keywords}
-            return _made(tree.func.id, [value(item, label) for item in tree.args], named, label)
+            return _made(name, [value(item, label) for item in tree.args], named, label)
     return break_off(tree, label)
 
 
@@ -88,7 +89,7 @@ def _made(name: str, given: list[Any], named: dict[str, Any], label: str) -> Any
     return made(cls, given, named, label)
 
 
-def made(cls: type, given: list[Any], named: dict[str, Any], label: str) -> Any:
+def made(cls: Any, given: list[Any], named: dict[str, Any], label: str) -> Any:
     """`cls(*given, **named)` if it has those fields and the values lie in their ranges, else `BadInput`."""
     from policylab.hyperparameters import check
 

@@ -77,7 +77,9 @@ def claim_place(path: Path, *, folder: bool = False, resume: bool = False, hint:
     if path.exists() and folder and not path.is_dir():
         raise BadInput(f"{path} is a file, not a folder: name another place with --out")
     if path.exists() and not (folder and (resume or not any(path.iterdir()))):
-        raise BadInput(f"{path} exists already: name another place with --out{', ' + hint if hint else ''}, or move it away first")
+        raise BadInput(
+            f"{path} exists already: name another place with --out{', ' + hint if hint else ''}, or move it away first"
+        )
     parent = path if path.is_dir() else path.parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from policylab import registry
@@ -85,7 +85,7 @@ def _check_data(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _set_aside(place: Path) -> Iterator[None]:
+def _set_aside(place: Path) -> Generator[None]:
     """Move the earlier results away while new ones are made; they come back if that fails and go if it succeeds."""
     aside = place.with_name(f".{place.name}.earlier")
     if aside.exists():

@@ -67,7 +67,9 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
     training.add_argument(
         "--checkpoint-every", type=whole(), metavar="N", help="updates between checkpoints (default: a tenth of the run)"
     )
-    training.add_argument("--resume", action="store_true", help="go on with the run in --out where it stopped, to the same bits")
+    training.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out where it stopped, to the same bits"
+    )
     if name is None:
         options = parser.read(argv)
         raise BadInput("which learner? Name one first, as in `policylab train iql ...`; policylab learners lists them")

@@ -9,7 +9,19 @@ if TYPE_CHECKING:
     from policylab.task import Task
 
 # Gymnasium's versions of the MuJoCo tasks that the published D4RL scores belong to: everything later has other dynamics.
-_MUJOCO = ("hopper", "halfcheetah", "walker2d", "ant", "humanoid", "swimmer", "reacher", "pusher", "pointmaze", "antmaze", "invert")
+_MUJOCO = (
+    "hopper",
+    "halfcheetah",
+    "walker2d",
+    "ant",
+    "humanoid",
+    "swimmer",
+    "reacher",
+    "pusher",
+    "pointmaze",
+    "antmaze",
+    "invert",
+)
 
 
 def dynamics_of(task: Task) -> str:

@@ -6,13 +6,28 @@ import difflib
 
 from policylab.data.recording import Recording
 from policylab.errors import BadInput
+from policylab.progress import Progress
 from policylab.task import Task
 
 
-def task_recording(task: Task, dataset: str | None) -> Recording:
+def task_recording(task: Task, dataset: str | None, *, steps: int = 0, seed: int = 0, progress: bool = False) -> Recording:
     """One of a task's datasets, made on first use and cached. Raises `BadInput` for a missing or unknown name."""
     require_dataset(task, dataset)
-    return task.dataset(str(dataset))
+    title = f"{task.name}/{dataset}"
+    return task.dataset(str(dataset), steps=steps, seed=seed, progress=Making(title) if progress else None)
+
+
+class Making:
+    """A progress bar that starts with the first news of how much there is to make."""
+
+    def __init__(self, title: str):
+        self.title = title
+        self.bar: Progress | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` steps are made."""
+        self.bar = self.bar or Progress(self.title, total)
+        self.bar.advance(done)
 
 
 def require_dataset(task: Task, dataset: str | None) -> None:
@@ -24,4 +39,6 @@ def require_dataset(task: Task, dataset: str | None) -> None:
         raise BadInput(f"which dataset of {task.name}? Give --dataset with one of {known}")
     if dataset not in task.datasets:
         close = difflib.get_close_matches(dataset, task.datasets, 1)
-        raise BadInput(f"{task.name} has no dataset {dataset!r}: {f'did you mean {close[0]}?' if close else f'choose one of {known}'}")
+        raise BadInput(
+            f"{task.name} has no dataset {dataset!r}: {f'did you mean {close[0]}?' if close else f'choose one of {known}'}"
+        )
