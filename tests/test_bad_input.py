@@ -287,6 +287,16 @@ def test_diverging_is_one_sentence_of_its_own_status(world, capsys, monkeypatch)
     assert contents(world) == before
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory allocating 9 bytes")])
+def test_memory_that_runs_out_is_one_sentence(error, capsys, monkeypatch):
+    def exhaust(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("policylab.commands.learners.run", exhaust)
+    assert cli.main(["learners"]) == 1
+    assert "not enough memory" in capsys.readouterr().err
+
+
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
     def defect(*arguments, **options):
         raise RuntimeError("ours")

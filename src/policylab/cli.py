@@ -1,6 +1,6 @@
 """The command line: finds the command, runs it, prints its result, and turns a user's mistake into one sentence.
 
-Exit status: 0 when it did what was asked ("no winner" included), 1 when training diverged, 2 for bad input, 3 and 4 for a claim that
+Exit status: 0 when it did what was asked ("no winner" included), 1 when training diverged or memory ran out, 2 for bad input, 3 and 4 for a claim that
 was refuted or stayed inconclusive, 130 when interrupted. Only a defect of policylab itself shows a traceback (also status 1).
 """
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. `argv` without the program's name; None takes the process's own."""
     if argv is None:
         argv = sys.argv[1:]
-        _quieten_libraries()
+        _prepare_process()
     try:
         return _dispatch(list(argv))
     except (BadInput, Unsupported) as error:
@@ -50,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+            raise
+        return _refuse("not enough memory for this: fewer seeds, a smaller batch or smaller networks need less", 1)
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
@@ -91,10 +95,14 @@ def _refuse(sentence: str, status: int) -> int:
     return status
 
 
-def _quieten_libraries() -> None:
+def _prepare_process() -> None:
     """A user of the command line reads our sentences; the warnings of libraries are for developers (python -W shows them)."""
+    import io
     import warnings
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode shows ? instead of failing
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -32,7 +32,7 @@ def overview() -> str:
             *lines,
             "",
             "Every command takes --seed, --out and --json (one JSON document on standard output, all else on standard error).",
-            "Exit status: 0 done, 1 training diverged, 2 bad input, 3 claim refuted, 4 claim inconclusive.",
+            "Exit status: 0 done, 1 training diverged or memory ran out, 2 bad input, 3 claim refuted, 4 claim inconclusive.",
             "",
             "Start with: policylab solve --task pointmaze/umaze --dataset mixed",
         ]
