@@ -24,24 +24,28 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        shown = action.default not in (None, False, argparse.SUPPRESS) and "%(default)" not in text
+        silent = action.default is None or isinstance(action.default, bool) or action.default == argparse.SUPPRESS
+        shown = bool(action.option_strings) and not silent
         return f"{text} (default: %(default)s)" if shown else text
 
 
 class Parser(argparse.ArgumentParser):
     """Options of one command. Mistakes raise `BadInput`, `--help` raises `Help`; nothing is printed and nothing exits."""
 
-    def __init__(self, command: str, description: str = "", epilog: str = "", *, out: str = "", seed: str = ""):
+    def __init__(
+        self, command: str, description: str = "", epilog: str = "", *, words: str = "", out: str = "", seed: str = ""
+    ):
         about = COMMANDS[command]
         super().__init__(
             f"policylab {command}",
+            usage=f"%(prog)s {words} [options]".replace("  ", " "),
             description=f"{about[0].upper()}{about[1:]}.\n{description}",
             epilog=epilog,
             formatter_class=lambda prog: _Formatter(prog, max_help_position=30, width=110),
             allow_abbrev=False,
             add_help=False,
         )
-        everywhere = self.add_argument_group("for every command")
+        self._everywhere = everywhere = self.add_argument_group("for every command")
         everywhere.add_argument("-h", "--help", action="store_true", help="print this and stop")
         everywhere.add_argument(
             "--seed", type=whole(0), default=0, metavar="N", help=seed or "accepted everywhere; this command draws nothing"
@@ -54,6 +58,8 @@ class Parser(argparse.ArgumentParser):
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """The options in `argv`. Raises `Help` or `BadInput`."""
         if "-h" in argv or "--help" in argv:
+            self._action_groups.remove(self._everywhere)
+            self._action_groups.append(self._everywhere)  # what belongs to the command comes first
             raise Help(self.format_help().rstrip())
         options, unknown = self.parse_known_args(list(argv))
         for word in unknown:

@@ -22,6 +22,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         "A saved policy or run plays in --task or --environment; without one, --dataset names the task's own scripted controller.",
         "Examples:\n  policylab collect runs/iql --task pointmaze/umaze --steps 10000 --out data/iql.hdf5\n"
         "  policylab collect --task pointmaze/umaze --dataset expert --steps 10000 --out data/expert --format minari",
+        words="[RUN_OR_POLICY]",
         out="the dataset to write: FILE.hdf5, FILE.npz, or a folder (required); what is there already is kept",
         seed="of starts, noise and sampling",
     )

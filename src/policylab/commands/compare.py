@@ -68,6 +68,7 @@ def _parser() -> Parser:
         "Every arm gets the same data, updates, seeds and, with --tune, the same number of trials on seeds of their own. Reported are\n"
         "the last policies; the first arm is the one that the others are compared with, paired by seed, corrected by Holm.",
         f"Examples:\n  {_EXAMPLE}",
+        words="ARM ARM ...",
         out="a new folder for all runs and comparison.json (default: keep nothing)",
         seed="number of the first training seed",
     )

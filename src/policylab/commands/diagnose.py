@@ -19,6 +19,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         "Episodes, returns, coverage, quality, near-duplicates, suspected corruption; what it advises and why.",
         "Examples:\n  policylab diagnose my.hdf5 --environment Hopper-v5\n"
         '  policylab diagnose log.csv --columns "observation=x_*,action=item,reward=click,propensity=p"',
+        words="[DATA]",
         out="a new folder for card.json and card.png (default: print the card only)",
         seed="of the subsamples that stand for large data",
     )

@@ -23,6 +23,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         "evaluate",
         "A run plays with every seed's last policy; its interval is over seeds. A single policy's interval is over episodes.",
         "Example:\n  policylab evaluate runs/iql --task pointmaze/umaze --episodes 100",
+        words="RUN_OR_POLICY",
         seed="numbers the block of episodes: equal numbers meet equal starts, whoever plays (common random numbers)",
     )
     parser.add_argument("subject", metavar="RUN_OR_POLICY", help="the folder of a run, or the file of a saved policy")

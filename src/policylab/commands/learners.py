@@ -13,7 +13,9 @@ from policylab.commands.output import Result, table
 
 def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     """List the learners, or describe one."""
-    parser = Parser("learners", "Without a name all learners; with one its settings, their defaults and ranges.")
+    parser = Parser(
+        "learners", "Without a name all learners; with one its settings, their defaults and ranges.", words="[LEARNER]"
+    )
     parser.add_argument("learner", nargs="?", help="a name of the list, or your own class as mine.py:Mine")
     options = parser.read(argv)
     return options, _every() if options.learner is None else _one(options.learner)

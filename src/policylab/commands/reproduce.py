@@ -19,6 +19,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         "The claim says who said what, on which task, with which arms, margins and looks (5, 10, 20 seeds unless it says otherwise);\n"
         "all were fixed before its first run. Exit status: 0 supported, 3 refuted, 4 inconclusive.",
         "Examples:\n  policylab reproduce riql\n  policylab reproduce riql --seeds 10 --first-seed 100",
+        words="NAME",
         out="the folder of results, NAME.jsonl, to which every run is appended (default: results)",
         seed="the same as --first-seed",
     )

@@ -11,7 +11,7 @@ from policylab.commands.output import Result, table
 
 def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     """List the tasks, or describe one."""
-    parser = Parser("tasks", "Without a name all tasks; with one its spaces, datasets and reference returns.")
+    parser = Parser("tasks", "Without a name all tasks; with one its spaces, datasets and reference returns.", words="[TASK]")
     parser.add_argument("task", nargs="?", help="a name of the list")
     options = parser.read(argv)
     return options, _every() if options.task is None else _one(options.task)

@@ -51,6 +51,7 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
         "The learner comes first: a name of `policylab learners`, or your own class as mine.py:Mine. All seeds train at once in one\n"
         "compiled program. With --task or --environment every seed's last policy is evaluated.",
         f"Settings of the learner: policylab train NAME --help. Example:\n  {_EXAMPLE}",
+        words="LEARNER",
         out="the folder of the run (default: runs/LEARNER-DATA); what is there already is kept",
         seed="number of the first training seed",
     )
@@ -75,6 +76,7 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
         raise BadInput("which learner? Name one first, as in `policylab train iql ...`; policylab learners lists them")
     cls = choosing.learner_class(name)
     rows = choosing.add_settings(parser, cls, name)
+    parser.usage = f"policylab train {name} [options]"
     parser.prog += f" {name}"
     options = parser.read(argv)
     if options.learner is not None and options.name is not None:
