@@ -53,6 +53,7 @@ _PUBLIC = {
     "Gaussian": "policies.gaussian",
     "Categorical": "policies.categorical",
     "Dataset": "sources.dataset",
+    "StreamedDataset": "sources.streamed",
     "BC": "learners.imitation.bc",
     "PercentBC": "learners.imitation.percent_bc",
     "TD3BC": "learners.offline.td3_bc",
