@@ -1,0 +1,147 @@
+"""A point in a maze, steered by forces: Gymnasium-Robotics' PointMaze on MuJoCo, with a fixed start region and goal cell.
+
+Gymnasium-Robotics draws the goal anew in every episode, anywhere in the maze. Here the goal lies in one cell (at a place in it
+that varies by 0.25 m and is part of the observation) and episodes start at the far end, as in AntMaze. With the goal fixed a
+policy has to learn one long way and not all of them, which several methods on several seeds can do in minutes on two cores.
+The dataset `mixed` holds no episode that goes this way from its start to its end: whoever copies it gets nowhere, whoever
+joins its pieces arrives. The reward is 1 on reaching the goal, which ends the episode, and 0 before; a return is a success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from policylab.data.recording import Recording
+from policylab.environments.hosted import Gymnasium
+from policylab.errors import BadInput
+from policylab.task import Task
+from policylab.tasks.caching import cached
+from policylab.tasks.maze import Cell, Maze
+from policylab.tasks.pilots import Flight, fly
+
+MAZES = {
+    "umaze": ("PointMaze_UMaze-v3", Maze(("#####", "#rr.#", "###.#", "#g..#", "#####"))),
+    "medium": (
+        "PointMaze_Medium-v3",
+        Maze(("########", "#rr##..#", "#..#...#", "##...###", "#..#...#", "#.#..#.#", "#...#.g#", "########")),
+    ),
+    "large": (
+        "PointMaze_Large-v3",
+        Maze((
+            "############", "#r...#.....#", "#.##.#.#.#.#", "#......#...#", "#.####.###.#", "#..#.#.....#", "##.#.#.#.###",
+            "#..#...#.g.#", "############",
+        )),
+    ),
+}
+STEPS = {"umaze": 50_000, "medium": 100_000, "large": 150_000}
+RECIPES = {
+    "random": "uniformly random forces from the task's own starts",
+    "mixed": "wanderers, pilots that turn back half way and pilots that start half way; no episode goes from start to goal",
+    "replay": "the task's own starts, from random forces at the beginning to a steady pilot at the end",
+    "noisy": "an unsteady pilot that reaches the goal, with disturbed actions of which 20% are random",
+    "expert": "a steady waypoint pilot on the shortest way",
+}
+
+
+@dataclass(frozen=True)
+class PointMaze(Task):
+    """One maze. `size` is umaze, medium or large; horizons are Gymnasium-Robotics' 300, 600 and 800 steps of 10 ms."""
+
+    size: str = "umaze"
+
+    @property
+    def maze(self) -> Maze:
+        """The map, with start cells and goal cell."""
+        return MAZES[self.size][1]
+
+    def environment(self, instance: int = 0) -> Gymnasium:
+        """MuJoCo, hosted. The episode ends at the goal."""
+        return Gymnasium(MAZES[self.size][0], continuing_task=False, maze_map=self.maze.for_gymnasium())
+
+    @property
+    def datasets(self) -> Mapping[str, str]:
+        """The recipes and what their pilots do."""
+        return RECIPES
+
+    @property
+    def reference(self) -> Mapping[str, float]:
+        """Success of uniformly random forces and of the steady pilot, measured by `python -m policylab.tasks.pointmaze`."""
+        return {"random": 0.0, "expert": 1.0}
+
+    def dataset(
+        self, name: str, *, steps: int = 0, seed: int = 0, progress: Callable[[int, int], Any] | None = None
+    ) -> Recording:
+        """About `steps` actions of whole episodes (0: the default size), flown on first use and cached; some seconds.
+
+        `progress(done, total)` is called after every episode. Raises `BadInput` for a name that is not in `datasets`.
+        """
+        if name not in RECIPES:
+            raise BadInput(f"{self.name} has no dataset {name!r}: choose one of {', '.join(RECIPES)}")
+        steps = steps or STEPS[self.size]
+        facts = {
+            "task": self.name, "recipe": name, "revision": 1, "steps": steps, "seed": seed, "maze": self.maze.rows,
+            "mujoco": version("mujoco"), "gymnasium-robotics": version("gymnasium-robotics"),
+        }
+        return cached(f"{self.name}-{name}", facts, lambda: self._record(name, facts, progress))
+
+    def _record(self, name: str, facts: Mapping[str, Any], progress: Callable[[int, int], Any] | None) -> Recording:
+        environment = self.environment()
+        (simulator,) = environment.host.borrow(1)
+        try:
+            columns = fly(simulator, self.maze, plan(name, self.maze, facts["steps"]),
+                          steps=facts["steps"], seed=facts["seed"], progress=progress)
+        finally:
+            environment.host.give_back([simulator])
+        reward, terminal, truncated, success = (np.array(column) for column in zip(*columns.rows, strict=True))
+        parts = columns.observation[0]
+        return Recording(
+            observation={part: np.stack([row[part] for row in columns.observation]).astype(np.float32) for part in parts},
+            action=np.stack(columns.action), reward=reward.astype(np.float32), terminal=terminal, truncated=truncated,
+            lengths=np.array(columns.lengths), spec=environment.spec, extra={"success": success.astype(np.float32)},
+            name=f"{self.name}/{name}", origin={"how": f"scripted pilots: {RECIPES[name]}", **facts},
+        )
+
+
+def plan(recipe: str, maze: Maze, steps: int) -> Callable[[np.random.Generator, int], Flight]:
+    """Who flies the next episode, given the random numbers and how many steps are done."""
+    match recipe:
+        case "random":
+            return lambda rng, done: Flight(None, (maze.goal,), chance=1.0)
+        case "expert":
+            return lambda rng, done: Flight(None, (maze.goal,), noise=0.1)
+        case "noisy":
+            return lambda rng, done: Flight(None, (maze.goal,), noise=0.5, chance=0.2)
+        case "replay":
+            return lambda rng, done: Flight(None, (maze.goal,), noise=1.0 - done / steps, chance=(1.0 - done / steps) ** 0.5)
+        case _:
+            return partial(mixed, maze)
+
+
+def mixed(maze: Maze, rng: np.random.Generator, done: int) -> Flight:
+    """A wanderer (60% of the flights), one that turns back half way (20%), or one that starts beyond the middle (20%)."""
+    far = max(maze.distance(start, maze.goal) for start in maze.cells("r"))
+    near = [cell for cell in maze.cells(".") if maze.distance(cell, maze.goal) <= far / 2]
+    rest = [cell for cell in maze.cells("r.") if cell != maze.goal]
+    kind = rng.choice(["wander", "return", "finish"], p=[0.6, 0.2, 0.2])
+    if kind == "finish":
+        return Flight(_pick(rng, near), (maze.goal,), noise=0.3)
+    if kind == "return":
+        turn = _pick(rng, [cell for cell in rest if maze.distance(cell, maze.goal) > far / 4])
+        return Flight(None, (turn, _pick(rng, maze.cells("r"))), noise=0.3)
+    avoided = [cell for cell in rest if maze.distance(cell, maze.goal) > 1]
+    return Flight(_pick(rng, avoided), tuple(_pick(rng, avoided) for _ in range(40)), noise=0.5)
+
+
+def _pick(rng: np.random.Generator, cells: list[Cell] | tuple[Cell, ...]) -> Cell:
+    return cells[rng.integers(len(cells))]
+
+
+def load(size: str) -> PointMaze:
+    """The task of one maze size."""
+    return PointMaze(f"pointmaze/{size}", f"Point in a maze ({size}), forces, sparse reward, MuJoCo", size)
