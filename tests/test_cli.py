@@ -276,6 +276,16 @@ def test_an_own_learner_trains_and_comes_back(capsys):
     assert "learner" in capsys.readouterr().err
 
 
+def test_diagnose_prints_the_card_and_keeps_it(capsys, world):
+    found = document("diagnose pendulum.npz --environment Pendulum-v1 --out card", capsys)
+    assert found["data"]["steps"] == 200
+    assert found["advice"]
+    assert json.loads((world / "card" / "card.json").read_text()) == found
+    assert (world / "card" / "card.png").read_bytes()[:4] == b"\x89PNG"
+    assert "8 episodes, 200 steps" in said("diagnose --data pendulum.npz", capsys)
+    assert document("diagnose pendulum.npz --reference pendulum.npz", capsys)["coverage"]["saco"] == 1.0
+
+
 def test_compare_prints_a_table_and_keeps_the_runs(world, capsys):
     arms = 'a="bc(batch_size=16, policy=Gaussian(width=8, depth=1))" b="bc(batch_size=16, policy=Gaussian(width=8, depth=1))"'
     command = f"compare {arms} --data pendulum.npz --environment Pendulum-v1 --seeds 2 --steps 10 --episodes 2 --out compared"

@@ -25,6 +25,9 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     )
     parser.add_argument("subject", nargs="?", metavar="DATA", help="the data, in place of --data")
     inputs.data_options(parser)
+    parser.add_argument(
+        "--reference", metavar="PATH", help="data of an online run on the same task, to which coverage is compared (SACo)"
+    )
     options = parser.read(argv)
     if options.subject is not None and options.data is not None:
         raise BadInput(f"{options.subject} and --data both name data: give one of them")
@@ -36,7 +39,15 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
 
     from policylab.evaluation.diagnosis import diagnose
 
-    card = diagnose(given.recording, seed=options.seed)
+    reference = None
+    if options.reference is not None:
+        from policylab.data.loading import load
+
+        reference = load(options.reference, environment=given.recording.spec)
+    scale = None
+    if given.task is not None and given.task.reference:
+        scale = (float(given.task.reference["random"]), float(given.task.reference["expert"]))
+    card = diagnose(given.recording, scale=scale, reference=reference, seed=options.seed)
     document = {"data": inputs.describe_recording(given.recording, given.name), **card.to_json()}
     text = str(card)
     if place is not None:

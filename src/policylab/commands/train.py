@@ -23,11 +23,13 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     given = inputs.read_inputs(options)
     task = inputs.judge(options) if options.episodes else None
 
-    from policylab.training import train
+    from policylab.training import check_fit, train
 
+    dataset = given.dataset()
+    check_fit(learner, dataset, options.steps, {})  # before a tracker writes anything
     run = train(
         learner,
-        given.dataset(),
+        dataset,
         steps=options.steps,
         seeds=range(options.seed, options.seed + options.seeds),
         evaluate=task,
@@ -36,6 +38,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         out=place,
         resume=options.resume,
         checkpoint_every=options.checkpoint_every,
+        trackers=_trackers(options),
         progress=True,
     )
     policy = None
@@ -71,6 +74,8 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
     training.add_argument(
         "--resume", action="store_true", help="go on with the run in --out where it stopped, to the same bits"
     )
+    training.add_argument("--tensorboard", metavar="FOLDER", help="write the metrics as TensorBoard events too")
+    training.add_argument("--wandb", metavar="PROJECT", help="log the metrics to Weights & Biases too")
     if name is None:
         options = parser.read(argv)
         raise BadInput("which learner? Name one first, as in `policylab train iql ...`; policylab learners lists them")
@@ -83,6 +88,18 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
         raise BadInput(f"two learners, {options.name} and {options.learner}: name one")
     label = cls.__name__ if ":" in name else name
     return options, choosing.build(cls, options, rows, label), label
+
+
+def _trackers(options: argparse.Namespace) -> list[Any]:
+    from policylab.trackers import TensorBoard, WeightsAndBiases
+
+    trackers: list[Any] = []
+    if options.tensorboard is not None:
+        claim_place(Path(options.tensorboard), folder=True, resume=True)
+        trackers.append(TensorBoard(options.tensorboard))
+    if options.wandb is not None:
+        trackers.append(WeightsAndBiases(options.wandb))
+    return trackers
 
 
 def _report(run: Any, given: inputs.Inputs, task: Any, place: Path, policy: Path | None, episodes: int) -> Result:
