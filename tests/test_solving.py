@@ -112,7 +112,7 @@ def test_fitted_q_evaluation_finds_the_value_of_a_one_step_policy():
     recording = bandit(3000)
     start = lab.train(lab.RewardRegression(learning_rate=1e-2, depth=1, width=32), lab.Dataset.of(recording), steps=300)
     policy = start.policy().mode()
-    run = lab.train(FQE(width=32, depth=1, learning_rate=1e-2), lab.Dataset.of(recording), steps=500, given={"policy": policy})
+    run = lab.train(FQE(width=32, depth=1, learning_rate=1e-2), lab.Dataset.of(recording), steps=1000, given={"policy": policy})
     observation = jax.random.normal(jax.random.key(1), (200, 4))
     critic = run.critic()
     value = jax.vmap(lambda o: critic.score(o, policy.act(o, None, key=jax.random.key(0))[0]))(observation).mean()

@@ -75,6 +75,14 @@ class WholeEpisodes(Request):
 
 
 @dataclass(frozen=True)
+class Everything(Request):
+    """All that the source holds, as it stores it and at every update the same arrays: one window whose leaves are [row, ...] and
+    shared by all seeds, `valid` where a row is an action (`count` is not used). For neighbours, prototypes and other references."""
+
+    count: int = 0
+
+
+@dataclass(frozen=True)
 class Pairs(Request):
     """Preference pairs."""
 

@@ -19,6 +19,8 @@ LEARNERS = {
     "awac": ("offline.awac", "AWAC"),
     "iql": ("offline.iql", "IQL"),
     "cql": ("offline.cql", "CQL"),
+    "riql": ("offline.riql", "RIQL"),
+    "prdc": ("offline.prdc", "PRDC"),
     "rebrac": ("offline.rebrac", "ReBRAC"),
     "dqn": ("offline.dqn", "DQN"),
     "bcq": ("offline.bcq_discrete", "DiscreteBCQ"),

@@ -29,9 +29,10 @@ class Coverage:
     `saco`: distinct pairs over those of the reference, both at `saco_steps` steps. `tq`: (mean return - low) / (high - low) on the
     scale `tq_scale`. `action_divergence`: half the mean squared difference of the actions of nearest neighbours of different
     episodes over the variance of all actions: 0 where the state decides the action, 1 where it says nothing.
-    `transition_diversity`: share of the variance of state changes that a dynamics fit leaves open on held-out rows.
+    `transition_diversity`: share of the variance of state changes that state and action leave open (dynamics fit and neighbours).
     `state_entropy`: of the states in standard deviations, in nats (`entropy_kind` differential), or of the distinct states
-    (`entropy_kind` discrete). `effective_dimension`: participation ratio of the states' covariance, at most `state_columns`.
+    (`entropy_kind` discrete). `effective_dimension`: participation ratio of the states' covariance, at most `state_width`, the
+    number of columns that vary.
     `distinct_states` counts the cells of the states alone. `rows` says how many rows the neighbour measures used.
     """
 
@@ -47,7 +48,7 @@ class Coverage:
     state_entropy: float | None
     entropy_kind: str
     effective_dimension: float
-    state_columns: int
+    state_width: int
     return_modes: int | None
     rows: int
 
@@ -130,7 +131,8 @@ def action_divergence(rows: Rows, *, seed: int, neighbours: int = 4, size: int =
 
 
 def transition_diversity(rows: Rows, *, seed: int) -> float | None:
-    """Share of the variance of the state changes that a dynamics fit (ridge on random features) leaves unexplained, held out.
+    """Share of the variance of the state changes that stays open: given state and action (ridge on random features, held out) and,
+    up to 12 columns, given also the nearest neighbour's residual, which knows of walls that the smooth fit does not.
 
     None for one-step experience, for random projections of images and where nothing changes.
     """
@@ -143,9 +145,15 @@ def transition_diversity(rows: Rows, *, seed: int) -> float | None:
     spread = change.var(axis=0)
     if spread.sum() == 0:
         return None
-    actions = Scaling.of(rows.action, rows.action_columns)(rows.action[chosen])
-    found = fit(np.concatenate([now, actions], axis=1), change, seed=seed, robust=False)
-    return float(np.clip(np.sum((1 - found.explained) * spread) / spread.sum(), 0, None))
+    inputs = np.concatenate([now, Scaling.of(rows.action, rows.action_columns)(rows.action[chosen])], axis=1)
+    found = fit(inputs, change, seed=seed, robust=False)
+    left = np.sum((1 - found.explained) * spread)
+    if inputs.shape[1] <= 12:
+        near = sample(len(inputs), NEIGHBOURS, seed)
+        inputs, residual = inputs[near], change[near] - found(inputs[near])
+        twin = cKDTree(inputs).query(inputs, k=2)[1][:, 1]
+        left = min(left, np.mean(np.sum((residual - residual[twin]) ** 2, axis=1)) / 2)
+    return float(np.clip(left / spread.sum(), 0, None))
 
 
 def state_entropy(states: Float[np.ndarray, "row column"], *, neighbours: int = 4) -> float:
@@ -209,7 +217,7 @@ def measure(
         state_entropy=entropy,
         entropy_kind=kind,
         effective_dimension=effective_dimension(states) if len(states) > 1 else 0.0,
-        state_columns=width,
+        state_width=states.shape[1],
         return_modes=modes,
         rows=len(chosen),
     )

@@ -51,7 +51,7 @@ def frames(policy: Policy, environment: Environment, *, seed: int = 0, most: int
 def _drawn(simulator: Any) -> np.ndarray:
     try:
         return np.asarray(simulator.render())
-    except Exception as error:  # noqa: BLE001  (drivers raise whatever they like; the sentence carries it)
+    except Exception as error:
         raise BadInput(
             f"this machine cannot draw the environment ({type(error).__name__}: {error}): try MUJOCO_GL=egl"
         ) from error

@@ -16,7 +16,7 @@ from policylab import spaces
 from policylab.data.recording import Recording
 from policylab.errors import BadInput
 from policylab.experience import Spec, Statistics, Window
-from policylab.learner import Clock, Request, Steps, Windows
+from policylab.learner import Clock, Everything, Request, Steps, Windows
 from policylab.source import Source
 
 
@@ -59,7 +59,7 @@ class Dataset(Source):
     def serve(self, needs: Mapping[str, Request]) -> Dataset:
         """This dataset, ready to answer `needs`."""
         for name, request in needs.items():
-            if not isinstance(request, Steps | Windows):
+            if not isinstance(request, Steps | Windows | Everything):
                 raise BadInput(
                     f"a dataset cannot answer {type(request).__name__} (asked for as {name!r}): use a source that makes them"
                 )
@@ -71,12 +71,14 @@ class Dataset(Source):
         return replace(self, needs=tuple(needs.items()))
 
     def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
-        """One batch per request, uniform over actions with replacement."""
+        """One batch per request, uniform over actions with replacement; `Everything` is the data themselves."""
         keys = jax.random.split(key, len(self.needs))
         batches = {name: self._draw(request, k) for (name, request), k in zip(self.needs, keys, strict=True)}
         return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
 
     def _draw(self, request: Request, key: PRNGKeyArray) -> Window:
+        if isinstance(request, Everything):
+            return self.everything(request)
         best = request.best if isinstance(request, Steps) else 1.0
         end = self.count if best == 1.0 else jnp.ceil(best * self.count).astype(jnp.int32)
         index = jax.random.randint(key, (request.count,), 0, end)
@@ -85,6 +87,23 @@ class Dataset(Source):
             return self.window(rows, request)
         assert isinstance(request, Steps)
         return self.transitions(rows, request)
+
+    def everything(self, request: Everything) -> Window:
+        """Every row, without copying: `valid` is False at the last observation of an episode, on padding and at weight 0."""
+        rows = jnp.arange(self.last.shape[0])
+        extra = self._extra(request, rows)
+        valid = rows <= self.last
+        return Window(
+            observation=self.observation,
+            action=self.action,
+            reward=self.reward,
+            next_observation=jax.tree.map(lambda leaf: jnp.roll(leaf, -1, axis=0), self.observation),
+            terminal=self.terminal,
+            truncated=self.truncated,
+            valid=valid & (extra["weight"] > 0) if "weight" in extra else valid,
+            duration=jnp.ones(rows.shape, rows.dtype),
+            extra=extra,
+        )
 
     def transitions(self, rows: Int[Array, " batch"], request: Steps) -> Window:
         """The transitions (or n-step returns) that start at these rows."""

@@ -33,7 +33,7 @@ class Held:
         rows = index + np.searchsorted(self.ends, index, side="right")
         take = lambda tree, at: jax.tree.map(lambda leaf: np.asarray(leaf[at]), tree)
         reward = np.zeros(count, np.float32) if recording.reward is None else np.asarray(recording.reward[index], np.float32)
-        return dict(
+        return dict(  # noqa: C408  (names the fields as Window does)
             observation=take(recording.observation, rows), action=take(recording.action, index), reward=reward,
             next_observation=take(recording.observation, rows + 1), terminal=np.asarray(recording.terminal[index], bool),
             truncated=np.asarray(recording.truncated[index], bool), valid=np.ones(count, bool), duration=np.ones(count, np.int32),
