@@ -11,11 +11,11 @@ import numpy as np
 
 from policylab import spaces
 from policylab.data.recording import Recording
+from policylab.evaluation.alarms import Suspicion, suspicions
 from policylab.evaluation.coverage import Coverage, measure
 from policylab.evaluation.modes import count_modes
 from policylab.evaluation.rows import rows_of
 from policylab.evaluation.statistics import wilson
-from policylab.evaluation.suspicion import Suspicion, suspicions
 
 
 @dataclass(frozen=True)
