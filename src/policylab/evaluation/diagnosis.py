@@ -94,7 +94,7 @@ class Card:
             rows.append(
                 (
                     "",
-                    f"state entropy {c.state_entropy:.2f} nats; effective dimension {c.effective_dimension:.1f} of {c.state_columns}",
+                    f"state entropy {c.state_entropy:.2f} nats; effective dimension {c.effective_dimension:.1f}",
                 )
             )
         for i, suspicion in enumerate(self.suspicions):
