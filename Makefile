@@ -14,7 +14,8 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	$(BIN)/policylab solve --task pointmaze/umaze --dataset mixed --out runs/demo --overwrite
+	rm -rf runs/demo
+	$(BIN)/policylab solve --task pointmaze/umaze --dataset mixed --out runs/demo
 
 lint: setup
 	$(BIN)/ruff check src tests benchmarks

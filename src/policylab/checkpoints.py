@@ -82,6 +82,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)  # temporary files are private; what replaces a file is as readable as any other
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
