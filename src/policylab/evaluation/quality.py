@@ -81,11 +81,12 @@ def odd_rewards(rows: Rows, *, seed: int) -> Suspicion:
     if model.explained[0] < 0.8:
         return unchecked(name, "the rewards are no smooth function of state, action and next state")
     usual = going & (np.abs(inputs[:, : inputs.shape[1] // 2]).max(axis=1) < 5)
-    score = np.abs(wanted - model(inputs))[usual, 0]
+    expected = model(inputs)[usual, 0]
+    bound = np.maximum(max(_ODD * model.scale[0], 1.0), 0.5 * np.abs(expected))
     return found(
-        name, score > max(_ODD * model.scale[0], 1.0), rows.row[usual], unit="rewards", allowance=0.003, least=3,
-        rule=f"more than {_ODD:g} robust standard deviations off a fit on state, action and next state, and more than one of the "
-        "rewards themselves; terminal steps and extreme states apart",
+        name, np.abs(wanted[usual, 0] - expected) > bound, rows.row[usual], unit="rewards", allowance=0.003, least=3,
+        rule=f"more than {_ODD:g} robust standard deviations off a fit on state, action and next state, more than one of the "
+        "rewards themselves and more than half of the expected distance to the median; terminal steps and extreme states apart",
         meaning="rewards contradict the state, action and next state that they belong to",
     )  # fmt: skip
 
