@@ -155,6 +155,8 @@ KINDS = {
     "a board for data that do not suit": ("train iql --data choices.npz --tensorboard board", "discrete"),
     "diagnosing a file that is not there": ("diagnose nowhere.csv", "nowhere.csv"),
     "reproducing a system that does not exist": ("reproduce riqll", "riql"),
+    "reproducing without a place for results": ("reproduce riql --out good.npz", "cannot be written"),
+    "reproducing with one seed": ("reproduce riql --seeds 1", "at least 2"),
     "reproducing nothing": ("reproduce", "NAME"),
     "a task to list that does not exist": ("tasks pointmaze/umase", "did you mean pointmaze/umaze"),
     "a learner to list that does not exist": ("learners iqll", "did you mean iql"),

@@ -13,6 +13,7 @@ import pytest
 
 import policylab as lab
 from policylab import cli, registry
+from policylab.claim import Claim, Greater
 from policylab.commands import COMMANDS, choosing, literals, output
 from policylab.data.loading import save
 from policylab.errors import BadInput
@@ -326,3 +327,40 @@ def test_an_overwritten_result_comes_back_if_its_successor_fails(tmp_path):
 
 def test_the_version(capsys):
     assert said("--version", capsys).strip() == f"policylab {lab.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict", "status"), [(3.0, "supported", 0), (-3.0, "refuted", 3), (0.45, "inconclusive", 4)]
+)
+def test_reproduce_tells_the_verdict_by_its_status(shift, verdict, status, tmp_path, capsys, monkeypatch):
+    def measure(seeds):
+        noise = np.array([np.random.default_rng(seed).normal() for seed in seeds])
+        return {"theirs": np.zeros(len(seeds)), "ours": shift + noise}
+
+    claim = Claim(
+        system="made-up",
+        says="ours beats theirs",
+        task="noise",
+        arms={"ours": "shifted", "theirs": "not"},
+        parts=(Greater("ours", "theirs", 0.5),),
+        measure=measure,
+        budget="nothing",
+        scale="machinery",
+        deviation="no paper",
+        minutes=1.0,
+    )
+    monkeypatch.setattr("policylab.claims.load", lambda system: claim)
+    assert cli.main(["reproduce", "made-up", "--json", "--out", str(tmp_path / "results")]) == status
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == verdict
+    assert set(found) >= {"system", "scale", "parts", "arms", "seeds", "seconds"}
+    assert set(found["parts"][0]) >= {"kind", "difference", "interval", "verdict"}
+    assert (tmp_path / "results" / "made-up.jsonl").exists()
+    assert cli.main(["reproduce", "made-up", "--seeds", "5", "--first-seed", "100", "--json", "--out", str(tmp_path)]) in (
+        0,
+        3,
+        4,
+    )
+    again = json.loads(capsys.readouterr().out)
+    assert again["seeds"] == [100, 101, 102, 103, 104]
+    assert again["rerun"]

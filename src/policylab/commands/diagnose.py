@@ -44,10 +44,8 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         from policylab.data.loading import load
 
         reference = load(options.reference, environment=given.recording.spec)
-    scale = None
-    if given.task is not None and given.task.reference:
-        scale = (float(given.task.reference["random"]), float(given.task.reference["expert"]))
-    card = diagnose(given.recording, scale=scale, reference=reference, seed=options.seed)
+    scale = given.task.reference or None if given.task is not None else None
+    card = diagnose(given.recording, reference=scale, reference_data=reference, seed=options.seed)
     document = {"data": inputs.describe_recording(given.recording, given.name), **card.to_json()}
     text = str(card)
     if place is not None:
