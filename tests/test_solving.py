@@ -99,7 +99,17 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path):
 
 def test_the_plan_depends_on_facts_alone_and_uses_separate_seeds():
     recording = continuous_recording()
-    reasons = shortlist(recording)
+    advised = [
+        ("dream", "does not exist here"),
+        ("iql", "a"),
+        ("cql", "slow"),
+        ("bc", "b"),
+        ("td3-bc", "c"),
+        ("percent-bc", "d"),
+        ("awac", "e"),
+    ]
+    reasons = shortlist(advised, most=4)
+    assert [name for name, _ in reasons] == ["bc", "percent-bc", "iql", "td3-bc"]
     assert {name for name, _ in reasons} <= set(LEARNERS)
     plans = [make_plan(recording, reasons, budget=seconds_of(budget), seed=3) for budget in ("10min", "600s", "1h")]
     assert plans[0] == plans[1]

@@ -16,9 +16,9 @@ from policylab import registry
 from policylab.checkpoints import load_arrays, load_document, save_arrays, write_atomically
 from policylab.errors import BadInput, Unsupported
 from policylab.experience import Spec
+from policylab.hyperparameters import traced
 from policylab.learner import Learner
 from policylab.policy import Policy
-from policylab.hyperparameters import traced
 
 _CHECKPOINT, _METRICS, _DESCRIPTION = "checkpoint.safetensors", "metrics.jsonl", "run.json"
 

@@ -17,7 +17,8 @@ from policylab.data.recording import Recording
 from policylab.errors import BadInput
 from policylab.evidence import likelihood, off_policy, simulator
 from policylab.evidence.kinds import Evidence, row_json
-from policylab.evidence.plan import Plan, Problem, make_plan, seconds_of, shortlist
+from policylab.evidence.plan import Plan, Problem, make_plan, requested, seconds_of, shortlist
+from policylab.progress import Progress
 from policylab.reporting.page import Report, write_report
 from policylab.runs import versions
 from policylab.task import Task
@@ -83,9 +84,10 @@ def solve(
         raise BadInput(f"{folder} is not empty: choose another folder with --out, or remove it")
     enable_cache()
     problem = _problem(data, task, dataset, environment, columns, format, seed, progress)
-    reasons = shortlist(problem.recording, tuple(methods) if methods else None)
-    plan = make_plan(problem.recording, reasons, budget=seconds_of(budget), seed=seed)
-    card, picture = _card(problem)
+    seconds = seconds_of(budget)
+    chosen = requested(methods) if methods else None  # a name that does not exist is told before anything takes time
+    card, picture, advised = _card(problem)
+    plan = make_plan(problem.recording, chosen or shortlist(advised), budget=seconds, seed=seed)
     evidence = _judge(problem, plan)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,12 +148,17 @@ def _judge(problem: Problem, plan: Plan) -> Evidence:
     return likelihood.judge(problem, plan)
 
 
-def _card(problem: Problem) -> tuple[str, bytes]:
+def _card(problem: Problem) -> tuple[str, bytes, list[tuple[str, str]]]:
+    from policylab.evaluation.advice import shortlist as advice
     from policylab.evaluation.diagnosis import diagnose
     from policylab.evaluation.pictures import card_figure
 
-    card = diagnose(problem.recording, seed=problem.seed)
-    return str(card), card_figure(card, problem.recording)
+    bar = Progress("the dataset card", 1, enabled=problem.progress)
+    scale = problem.task.reference or None if problem.task is not None else None
+    card = diagnose(problem.recording, reference=scale, seed=problem.seed)
+    picture = card_figure(card, problem.recording)
+    bar.advance(1)
+    return str(card), picture, advice(card)
 
 
 def _save_policies(folder: Path, evidence: Evidence) -> tuple[Path | None, dict[str, Path]]:

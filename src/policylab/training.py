@@ -15,11 +15,11 @@ import numpy as np
 from policylab import spaces
 from policylab.compilation import enable_cache
 from policylab.errors import BadInput, Diverged
+from policylab.hyperparameters import check, traced
 from policylab.learner import Learner
 from policylab.program import NEVER, advance, initialise
 from policylab.progress import Progress
 from policylab.runs import PerSeed, Run, RunFolder
-from policylab.hyperparameters import check, traced
 from policylab.source import Source
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ _COST = {
     "cql-discrete": 0.4,
     "qr-dqn": 1.5,
 }
+CLONES = ("bc", "percent-bc")
+_SLOW = ("cql",)  # eight times the cost of the others: only on request
 _FIXED = 15.0  # seconds per method for compiling and evaluating
 
 
@@ -119,43 +121,14 @@ def _fields(value: Any) -> set[str]:
     return {f.name for f in dataclasses.fields(value)}
 
 
-def shortlist(recording: Recording, chosen: tuple[str, ...] | None = None) -> tuple[tuple[str, str], ...]:
-    """The methods that these data allow, each with the reason in a sentence. `chosen` overrides the choice and is checked."""
-    if chosen is not None:
-        return tuple((name, "you asked for it") for name in chosen if registry.learner_class(name))
-    rewards, discrete = recording.reward is not None, isinstance(recording.spec.action, spaces.Discrete)
-    logged = rewards and discrete and "propensity" in recording.extra and int(recording.lengths.max()) == 1
-    if logged:
-        rows = [
-            ("reward-regression", "one-step log: learn what each choice earns and take the best"),
-            ("softmax-regression", "one-step log: the same, but spread over good choices"),
-            ("ipw", "propensities are logged: maximise the importance-weighted reward directly"),
-            ("doubly-robust", "propensities are logged: combine a reward model with importance weights"),
-        ]
-    elif not rewards:
-        rows = [("bc", "no rewards: what can be learned is what the demonstrations do")]
-    else:
-        rows = [
-            ("bc", "the baseline that any use of the rewards has to beat"),
-            ("percent-bc", f"returns differ between episodes ({_spread(recording)}): copying the best may be enough"),
-        ]
-        if discrete:
-            rows += [
-                ("dqn", "learns values by bootstrapping; needs data that cover the choices"),
-                ("bcq", "only considers choices that the data make likely"),
-                ("cql-discrete", "pushes down the values of choices that the data do not hold"),
-                ("qr-dqn", "learns the distribution of returns; needs data that cover the choices"),
-            ]
-        else:
-            rows += [
-                ("td3-bc", "improves on the data's actions where the critic sees a gain, and stays near them"),
-                ("awac", "clones the data's actions weighted by how much better than usual they are"),
-                ("iql", "joins pieces of different episodes without asking about actions outside the data"),
-                ("rebrac", "TD3+BC with separate penalties, strong on narrow data"),
-            ]
-    return tuple(row for row in rows if row[0] in registry.LEARNERS)
+def requested(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Methods that the user asked for. Raises `BadInput` for a name that does not exist."""
+    return tuple((name, "you asked for it") for name in names if registry.learner_class(name))
 
 
-def _spread(recording: Recording) -> str:
-    low, high = np.quantile(recording.returns, [0.1, 0.9])
-    return f"10% below {low:.3g}, 10% above {high:.3g}"
+def shortlist(advised: Sequence[tuple[str, str]], *, most: int = 6) -> tuple[tuple[str, str], ...]:
+    """The first `most` methods of the card's advice that exist here; the cloning baselines among them always."""
+    known = [row for row in advised if row[0] in registry.LEARNERS]
+    clones = [row for row in known if row[0] in CLONES]
+    others = [row for row in known if row[0] not in CLONES and row[0] not in _SLOW]
+    return (*clones, *others[: most - len(clones)])

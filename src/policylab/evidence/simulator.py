@@ -10,7 +10,7 @@ from policylab.errors import BadInput
 from policylab.evaluation.statistics import Interval, interval, paired_differences, wilson
 from policylab.evaluation.task_scores import REPORT_KEY, SELECTION_KEY, trials_of
 from policylab.evidence.kinds import Evidence
-from policylab.evidence.plan import Plan, Problem
+from policylab.evidence.plan import CLONES, Plan, Problem
 from policylab.experience import Trials
 from policylab.progress import Progress
 from policylab.reporting.page import Row, number
@@ -18,8 +18,6 @@ from policylab.runs import Run
 from policylab.sources.dataset import Dataset
 from policylab.task import Task
 from policylab.training import train
-
-_CLONES = ("bc", "percent-bc")
 
 
 def judge(problem: Problem, plan: Plan) -> Evidence:
@@ -37,7 +35,7 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
         chosen_by[name] = trials_of(run, task, episodes=plan.episodes, key=SELECTION_KEY + problem.seed)
     selection = {name: _scores(task, trials) for name, trials in chosen_by.items()}
     winner = max(selection, key=lambda name: selection[name].mean())
-    clones = [name for name in _CLONES if name in selection]
+    clones = [name for name in CLONES if name in selection]
     baseline = max(clones, key=lambda name: selection[name].mean()) if clones else None
 
     confirmed: dict[str, tuple[Run, Trials]] = {}

@@ -18,7 +18,7 @@ def task_names() -> tuple[str, ...]:
     return tuple(f"{family}/{name}" if name else family for family, names in FAMILIES.items() for name in names)
 
 
-def load_task(name: str):  # noqa: ANN201  (a Task; importing the class here would import jax)
+def load_task(name: str):
     """The task of that name. Raises `BadInput` if there is none."""
     if name not in task_names():
         close = difflib.get_close_matches(name, task_names(), 1)
