@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from policylab.claim import Claim, Greater
 from policylab.data.corruption import Kind, corrupted
 from policylab.data.recording import Recording
 from policylab.environment import Episodes, unroll
