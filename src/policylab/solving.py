@@ -85,7 +85,7 @@ def solve(
     enable_cache()
     problem = _problem(data, task, dataset, environment, columns, format, seed, progress)
     seconds = seconds_of(budget)
-    chosen = requested(methods) if methods else None  # a name that does not exist is told before anything takes time
+    chosen = requested(methods, problem.recording) if methods else None  # what cannot be is told before anything takes time
     card, picture, advised = _card(problem)
     plan = make_plan(problem.recording, chosen or shortlist(advised), budget=seconds, seed=seed)
     evidence = _judge(problem, plan)

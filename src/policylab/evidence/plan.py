@@ -121,9 +121,15 @@ def _fields(value: Any) -> set[str]:
     return {f.name for f in dataclasses.fields(value)}
 
 
-def requested(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Methods that the user asked for. Raises `BadInput` for a name that does not exist."""
-    return tuple((name, "you asked for it") for name in names if registry.learner_class(name))
+def requested(names: Sequence[str], recording: Recording) -> tuple[tuple[str, str], ...]:
+    """Methods that the user asked for. Raises `BadInput` for a name that does not exist or one that cannot learn these data."""
+    from policylab.sources.dataset import Dataset
+    from policylab.training import check_fit
+
+    sample = Dataset.of(recording.select(np.arange(1)))
+    for name in names:
+        check_fit(registry.learner_class(name)(), sample, 1, {})
+    return tuple((name, "you asked for it") for name in names)
 
 
 def shortlist(advised: Sequence[tuple[str, str]], *, most: int = 6) -> tuple[tuple[str, str], ...]:
