@@ -28,5 +28,7 @@ def load(system: str) -> Claim:
     file = files[system]
     claim = getattr(importlib.import_module(f"policylab.claims.{file.parent.name}.{file.stem}"), "CLAIM", None)
     if claim is None or claim.system != system:
-        raise BadInput(f"claims/{file.parent.name}/{file.name} holds no CLAIM of {system!r}: name it CLAIM = Claim(system={system!r}, ...)")
+        raise BadInput(
+            f"claims/{file.parent.name}/{file.name} holds no CLAIM of {system!r}: name it CLAIM = Claim(system={system!r}, ...)"
+        )
     return claim

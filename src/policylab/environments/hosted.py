@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from policylab import spaces
 from policylab.environment import Environment, Step
-from policylab.environments.hosting import Host, build_by_id
+from policylab.environments.hosting import Host, build_by_id, limited
 from policylab.errors import BadInput
 from policylab.experience import Spec
 
@@ -37,8 +37,9 @@ class Gymnasium(Environment):
     One ordered callback moves all slots at once: `vmap` over environments, and over seeds around that, folds into the same
     single call. Random numbers of an episode come from the key of its `reset`, so equal keys give equal starts. The step
     that ends an episode shows the last observation, not the one after a reset; `truncated` is the environment's own time
-    limit (`horizon` replaces the registered one, in steps). `info["success"]` is there when the environment reports
-    `success` or `is_success`. Observations of float64 arrive as float32.
+    limit (`horizon`, in steps, replaces the registered one; 0 keeps it). `control_rate` is in steps per second (0: as the
+    environment says). `info["success"]` is there when the environment reports `success` or `is_success`. Observations of
+    float64 arrive as float32.
 
     Never step it inside a `lax.cond` under `vmap`: both branches would run. Start new episodes with `renew`.
     Raises `BadInput` for unknown ids, missing packages (naming the extra to install) and spaces without array form.
@@ -46,17 +47,19 @@ class Gymnasium(Environment):
 
     host: Host = eqx.field(static=True)
 
-    def __init__(self, source: str | Callable[[], gymnasium.Env], *, horizon: int = 0, **arguments: Any) -> None:
+    def __init__(
+        self, source: str | Callable[..., gymnasium.Env], *, horizon: int = 0, control_rate: float = 0.0, **arguments: Any
+    ) -> None:
         # Environments that are made the same way share one host, so that programs compiled for one serve the other.
-        name = (source, horizon, repr(sorted(arguments.items())))
+        name = (source, horizon, control_rate, repr(sorted(arguments.items())))
         if name not in _HOSTS:
             if isinstance(source, str):
                 build, label = build_by_id(source, horizon, arguments), source
-            elif arguments or horizon:
+            elif arguments:
                 raise BadInput("a function that makes an environment takes no further arguments: set them inside the function")
             else:
-                build, label = source, getattr(source, "__name__", "environment")
-            _HOSTS[name] = Host(build, label)
+                build, label = limited(source, horizon), getattr(source, "__name__", "environment")
+            _HOSTS[name] = Host(build, label, control_rate)
         self.host = _HOSTS[name]
 
     @property

@@ -48,7 +48,7 @@ class Host:
     host opens another slot from the same seed. Any other old state is refused, since a simulator cannot go back.
     """
 
-    def __init__(self, build: Callable[[], gymnasium.Env], label: str, capacity: int = 128) -> None:
+    def __init__(self, build: Callable[..., gymnasium.Env], label: str, control_rate: float = 0.0, capacity: int = 128) -> None:
         self.build, self.label, self.capacity = build, label, capacity
         self.failure: Exception | None = None
         self.slots: OrderedDict[int, Slot] = OrderedDict()
@@ -65,7 +65,7 @@ class Host:
             spaces.from_gymnasium(first.action_space),
             reward_shape=reward_shape,
             horizon=self.horizon,
-            control_rate=1.0 / float(dt) if dt else 0.0,
+            control_rate=control_rate or (1.0 / float(dt) if dt else 0.0),
             environment=label,
         )
 
@@ -169,7 +169,10 @@ class Host:
 
 
 def build_by_id(name: str, horizon: int, arguments: dict[str, Any]) -> Callable[[], gymnasium.Env]:
-    """A function that makes the registered environment; raises `BadInput` for unknown names and missing packages."""
+    """A function that makes the registered environment, with its own time limit for a `horizon` of 0 and with none for -1.
+
+    Raises `BadInput` for unknown names and missing packages.
+    """
     try:
         gymnasium.spec(name)
     except gymnasium.error.Error as error:
@@ -193,6 +196,13 @@ def build_by_id(name: str, horizon: int, arguments: dict[str, Any]) -> Callable[
             raise BadInput(f"{name} cannot be made with {sorted(arguments) or 'no arguments'}: {error}") from error
 
     return build
+
+
+def limited(build: Callable[..., gymnasium.Env], horizon: int) -> Callable[..., gymnasium.Env]:
+    """The function with a time limit of `horizon` steps around what it makes (0: as it is)."""
+    if not horizon:
+        return build
+    return lambda **extra: gymnasium.wrappers.TimeLimit(build(**extra), horizon)
 
 
 def _register_robotics(name: str) -> None:

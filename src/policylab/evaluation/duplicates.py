@@ -9,18 +9,18 @@ from policylab.data.recording import Recording
 from policylab.evaluation.rows import Rows, hashed, rows_of
 from policylab.evaluation.suspicion import Suspicion, found, unchecked
 
-NEAR = 1e-5  # of a column's range: how far apart near-duplicates may be
+NEAR = 3e-6  # of a column's range: how far apart near-duplicates may be
 _CELLS = 1e-3
 
 
 def repeated_rows(rows: Rows) -> Suspicion:
-    """Steps whose state, action, reward and next state all repeat those of an earlier step, to 1e-5 of each column's range."""
+    """Steps whose state, action, reward and next state all repeat those of an earlier step, to 3e-6 of each column's range."""
     if rows.finite or not rows.sequential:
         return unchecked("repeated rows", "rows repeat by nature: observations are choices or whole numbers, or single decisions")
     values = _signature(rows)
     earlier = _earlier_twin(values)
     return found(
-        "repeated rows", earlier >= 0, rows.row, unit="steps", allowance=0.001, least=2,
+        "repeated rows", earlier >= 0, rows.row, unit="steps", allowance=0.002, least=2,
         rule=f"state, action, reward and next state within {NEAR:g} of each column's range of an earlier step's",
         meaning="steps occur more than once: data were joined twice, or an agent stood perfectly still",
     )  # fmt: skip
@@ -77,7 +77,7 @@ def _earlier_twin(values: Float[np.ndarray, "row column"], split: int = -1) -> I
     rows before it and those from it on.
 
     Candidates share a cell of a grid of 1e-3 of the range, at one of three random offsets (the chance to be torn apart at all
-    three, for 20 columns that differ by 1e-5, is under 1%); then the difference itself is checked.
+    three, for 20 columns that differ by 3e-6, is under 1 in 1,000); then the difference itself is checked.
     """
     low, high = values.min(axis=0), values.max(axis=0)
     width = np.where(high > low, high.astype(np.float64) - low, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from scipy.spatial import cKDTree
 
 from policylab.evaluation.rows import Rows, Scaling, sample
@@ -30,29 +31,33 @@ def timed_terminals(rows: Rows) -> Suspicion:
     )  # fmt: skip
 
 
-def ignored_terminals(rows: Rows) -> Suspicion:
+def ignored_terminals(rows: Rows, *, seed: int) -> Suspicion:
     """Terminal steps after which the next episode starts where they ended: no reset followed, so the process had not ended."""
     name = "ignored terminals"
     if not rows.sequential or rows.finite or len(rows.lengths) < 10:
         return unchecked(name, "the observations are choices or whole numbers, or there are fewer than ten episodes")
-    values = Scaling.of(rows.observed, rows.state_columns)(rows.observed)
-    first = rows.starts + np.arange(len(rows.lengths))
-    end, begin = values[(first + rows.lengths)[:-1]], values[first[1:]]
-    step = np.median(np.linalg.norm(values[rows.before + 1] - values[rows.before], axis=1))
-    last = (rows.starts + rows.lengths - 1)[:-1]
-    followed = np.diff(rows.number) == 1
-    gap = np.linalg.norm(begin - end, axis=1)
-    other = np.linalg.norm(begin - np.roll(end, 1, axis=0), axis=1)  # how near an unrelated end would be
-    if np.quantile(other, 0.1) < 3 * step:
-        return unchecked(name, "episodes end where they start, so that a missing reset would not show")
-    use = rows.terminal[last] & followed
-    if not use.any():
-        return unchecked(name, "no step is terminal")
+    last, gap, chance, step = _gaps(rows, seed, rows.starts + rows.lengths)
+    use = rows.terminal[last]
+    if use.sum() < 5:
+        return unchecked(name, "fewer than five steps are terminal and followed by another episode")
     return found(
-        name, (gap < 2 * step)[use], rows.row[last[use]], unit="terminals", allowance=0.01, least=2,
-        rule="the next episode starts within two usual steps of where this one ended, unlike after other episodes",
+        name, (gap < 2 * step)[use], rows.row[last[use]], unit="terminals", allowance=3 * float((chance < 2 * step).mean()) + 0.02,
+        least=3, rule="the next episode starts within two usual steps of where this one ended, three times as often as unrelated ones",
         meaning="the process went on after a terminal flag: the flags are not about the state, or mark something else",
     )  # fmt: skip
+
+
+def _gaps(rows: Rows, seed: int, end: Int[np.ndarray, " episode"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """For every episode that the next one of the recording follows: its last step, how far the next one's first observation is
+    from observation `end` (counted without the extra row per episode) of this one and of an unrelated one, and the usual step."""
+    values = Scaling.of(rows.observed, rows.state_columns)(rows.observed)
+    number = np.arange(len(rows.lengths))
+    follows = np.flatnonzero(np.diff(rows.number) == 1)
+    begin, place = values[(rows.starts + number)[1:][follows]], values[(end + number)[:-1]]
+    stranger = place[np.random.default_rng(seed).permutation(len(place))][follows]
+    step = float(np.median(np.linalg.norm(values[rows.before + 1] - values[rows.before], axis=1)))
+    last = (rows.starts + rows.lengths - 1)[follows]
+    return last, np.linalg.norm(begin - place[follows], axis=1), np.linalg.norm(begin - stranger, axis=1), step
 
 
 def random_terminals(rows: Rows, *, seed: int) -> Suspicion:
@@ -80,19 +85,27 @@ def random_terminals(rows: Rows, *, seed: int) -> Suspicion:
     )  # fmt: skip
 
 
-def broken_chains(rows: Rows, origin: dict[str, Any]) -> Suspicion:
+def broken_chains(rows: Rows, origin: dict[str, Any], *, seed: int) -> Suspicion:
     """Steps whose logged next observation is not the observation of the next row, as the reader counted them.
 
-    Time limits without a flag give one per episode. Many in a short stretch mean corrupted next observations or missing rows.
+    Time limits without a flag give one per episode, harmlessly. It is suspicious when they are more than 2% of the steps, or when
+    the next row goes on from where the step began, so that nothing but the logged next observation is wrong.
     """
+    name = "broken chains"
     if "breaks" not in origin:
-        return unchecked("broken chains", "the data came as whole episodes")
+        return unchecked(name, "the data came as whole episodes")
     breaks = int(origin["breaks"])
-    last = rows.starts + rows.lengths - 1
-    cut = np.flatnonzero(rows.truncated[last])[:breaks]
-    first = int(rows.row[last[cut[0]]]) if len(cut) and breaks else None
+    goes_on, first = 0.0, None
+    if breaks and rows.sequential and len(rows.lengths) >= 10:
+        last, gap, chance, step = _gaps(rows, seed, rows.starts + rows.lengths - 1)
+        cut = rows.truncated[last]
+        near = (gap < 3 * step) & cut
+        goes_on = float(near.sum() - 3 * (chance < 3 * step)[cut].sum() - 2) / breaks
+        first = int(rows.row[last[near if near.any() else cut]].min(initial=rows.total)) if cut.any() else None
+    raised = breaks > 0.02 * rows.total or (breaks >= 5 and goes_on > 0.1)
     return Suspicion(
-        "broken chains", "steps", breaks, rows.total, first, breaks > 0.02 * rows.total,
-        "the logged next observation differs from the next row's observation although no flag ended the episode",
+        name, "steps", breaks, rows.total, first, raised,
+        "the logged next observation is not the next row's observation, without a flag, at more than 2% of the steps or although the "
+        "next row goes on from there",
         "next observations and observations contradict each other: corrupted states, missing or shuffled rows", 0.02,
     )  # fmt: skip

@@ -51,7 +51,7 @@ def _surprise(rows: Rows, seed: int) -> tuple[Float[np.ndarray, "step state"], F
     before, actions = rows.before, acting(rows.action)
     inputs, change = np.concatenate([values[before], actions], axis=1), values[before + 1] - values[before]
     model = fit(inputs, change, seed=seed)
-    usual = np.quantile(np.abs(change), 0.4, axis=0) / 0.524  # of a normal distribution: its standard deviation
+    usual = np.quantile(np.abs(change), 0.2, axis=0) / 0.2533  # of a normal distribution: its standard deviation
     return change - model(inputs), np.maximum(model.scale, usual / SPIKE)
 
 
@@ -74,7 +74,7 @@ def odd_rewards(rows: Rows, *, seed: int) -> Suspicion:
     if going.sum() < 200 or rows.projected:
         return unchecked(name, "fewer than 200 steps that go on, or images")
     inputs = _transitions(rows, with_action=True)
-    inputs = np.concatenate([inputs, np.clip(inputs, -8, 8) ** 2], axis=1)  # costs are often quadratic
+    inputs = np.concatenate([inputs, np.clip(inputs, -8, 8) ** 2 / 8], axis=1)  # costs are often quadratic
     center, scale = np.median(reward[going]), np.subtract(*np.quantile(reward[going], (0.75, 0.25))) / 1.349
     wanted = ((reward - center) / max(scale, 1e-30))[:, None]
     model = fit(inputs[going], wanted[going], seed=seed)
@@ -115,7 +115,7 @@ def mismatched_actions(rows: Rows, *, seed: int) -> Suspicion:
     inputs, actions = _transitions(rows, with_action=False), Scaling.of(rows.action, rows.action_columns)(rows.action)
     if actions.shape[1] == 0 or rows.steps < 4 * _BLOCK:
         return unchecked(name, "the action never changes, or there are fewer than 400 steps")
-    predicted = fit(inputs, actions, seed=seed)(inputs)
+    predicted = fit(inputs, actions, seed=seed, robust=False)(inputs)
     block = np.minimum(rows.starts // _BLOCK, (rows.steps - 1) // _BLOCK)
     number = np.unique(block, return_inverse=True)[1][rows.episode]
     size = np.bincount(number)
@@ -201,12 +201,12 @@ def changed_scales(rows: Rows) -> Suspicion:
         size = np.log(np.asarray([np.quantile(np.abs(part), 0.9) for part in parts]) + 1e-12)
         step = np.log(np.asarray([np.quantile(np.abs(np.diff(part)), 0.9) for part in parts]) + 1e-12)
         size, step = size - np.median(size), step - np.median(step)
-        noise = max(1.4826 * np.median(np.abs(size)), 1.4826 * np.median(np.abs(step)), 1e-3)
+        noise = max(*(np.quantile(np.abs(part), 0.35) / 0.4538 for part in (size, step)), 1e-3)  # 30% may be wrong
         alike = (np.abs(size - step) < np.log(2) + noise) & (size * step > 0)
         both = np.minimum(np.abs(size), np.abs(step))
-        worst = np.maximum(worst, np.where(alike & (both > 5 * noise), both, 0.0))
+        worst = np.maximum(worst, np.where(alike & (both > 4 * noise), both, 0.0))
     return found(
-        "scales", worst > np.log(_SCALE), rows.row[rows.starts[long]], unit="episodes", allowance=0.01,
+        "scales", worst > np.log(_SCALE), rows.row[rows.starts[long]], unit="episodes", allowance=0.002,
         rule=f"values and changes of a column both more than {_SCALE:g} times larger or smaller than in the typical episode",
         meaning="a column changes its scale between episodes: other units, another sensor or a wrong normalisation",
     )  # fmt: skip

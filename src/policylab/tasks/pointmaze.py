@@ -1,10 +1,16 @@
-"""A point in a maze, steered by forces: Gymnasium-Robotics' PointMaze on MuJoCo, with a fixed start region and goal cell.
+"""A point in a maze, steered by forces: Gymnasium-Robotics' PointMaze on MuJoCo, from a start region to a fixed goal cell.
 
-Gymnasium-Robotics draws the goal anew in every episode, anywhere in the maze. Here the goal lies in one cell (at a place in it
-that varies by 0.25 m and is part of the observation) and episodes start at the far end, as in AntMaze. With the goal fixed a
-policy has to learn one long way and not all of them, which several methods on several seeds can do in minutes on two cores.
-The dataset `mixed` holds no episode that goes this way from its start to its end: whoever copies it gets nowhere, whoever
-joins its pieces arrives. The reward is 1 on reaching the goal, which ends the episode, and 0 before; a return is a success.
+What differs from the registered PointMaze_UMaze-v3 and its sisters, and why:
+
+* The goal lies in one cell, at a place in it that varies by 0.25 m and is part of the observation, and episodes start at the
+  far end, as in AntMaze. A policy then learns one long way and not all of them: several methods on several seeds can do that
+  in minutes on two cores.
+* An action is held for 5 simulator steps, so there are 20 decisions a second, as in AntMaze. At the simulator's own 100 a
+  way of two seconds is 110 decisions long, and values do not spread that far in the updates of a short demonstration.
+* The reward is -1 per decision until the goal ends the episode (IQL and CQL shift AntMaze's rewards so). A return is minus the
+  decisions taken; success is reported beside it.
+
+The dataset `mixed` has no episode that goes the whole way: whoever copies it gets nowhere, whoever joins its pieces arrives.
 """
 
 from __future__ import annotations
@@ -15,10 +21,13 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from policylab.data.recording import Recording
+from policylab.environments.held import Held, Hurried
 from policylab.environments.hosted import Gymnasium
+from policylab.environments.hosting import build_by_id
 from policylab.errors import BadInput
 from policylab.task import Task
 from policylab.tasks.caching import cached
@@ -39,10 +48,12 @@ MAZES = {
         )),
     ),
 }
-STEPS = {"umaze": 50_000, "medium": 100_000, "large": 150_000}
+HELD, RATE = 5, 20.0  # simulator steps of 10 ms per decision, decisions per second
+HORIZON = {"umaze": 60, "medium": 120, "large": 160}
+STEPS = {"umaze": 20_000, "medium": 40_000, "large": 60_000}
 RECIPES = {
     "random": "uniformly random forces from the task's own starts",
-    "mixed": "wanderers, pilots that turn back half way and pilots that start half way; no episode goes from start to goal",
+    "mixed": "wanderers, pilots that turn back on the way, pilots that start near the goal; no episode goes from start to goal",
     "replay": "the task's own starts, from random forces at the beginning to a steady pilot at the end",
     "noisy": "an unsteady pilot that reaches the goal, with disturbed actions of which 20% are random",
     "expert": "a steady waypoint pilot on the shortest way",
@@ -50,8 +61,26 @@ RECIPES = {
 
 
 @dataclass(frozen=True)
+class Build:
+    """Makes the simulator of one maze size; `__name__` is what specs call it."""
+
+    size: str
+
+    @property
+    def __name__(self) -> str:
+        return f"pointmaze/{self.size}"
+
+    def __call__(self, **extra: Any) -> gymnasium.Env:
+        """A fresh simulator; `extra` goes to `gymnasium.make`, such as `render_mode`."""
+        name, maze = MAZES[self.size]
+        arguments = {"continuing_task": False, "maze_map": maze.for_gymnasium()}
+        simulator = build_by_id(name, -1, arguments)(**extra)
+        return Hurried(Held(simulator, HELD))
+
+
+@dataclass(frozen=True)
 class PointMaze(Task):
-    """One maze. `size` is umaze, medium or large; horizons are Gymnasium-Robotics' 300, 600 and 800 steps of 10 ms."""
+    """One maze. `size` is umaze, medium or large; horizons are 3, 6 and 8 simulated seconds, as registered."""
 
     size: str = "umaze"
 
@@ -62,7 +91,7 @@ class PointMaze(Task):
 
     def environment(self, instance: int = 0) -> Gymnasium:
         """MuJoCo, hosted. The episode ends at the goal."""
-        return Gymnasium(MAZES[self.size][0], continuing_task=False, maze_map=self.maze.for_gymnasium())
+        return Gymnasium(Build(self.size), horizon=HORIZON[self.size], control_rate=RATE)
 
     @property
     def datasets(self) -> Mapping[str, str]:
@@ -85,7 +114,7 @@ class PointMaze(Task):
             raise BadInput(f"{self.name} has no dataset {name!r}: choose one of {', '.join(RECIPES)}")
         steps = steps or STEPS[self.size]
         facts = {
-            "task": self.name, "recipe": name, "revision": 1, "steps": steps, "seed": seed, "maze": self.maze.rows,
+            "task": self.name, "recipe": name, "revision": 3, "steps": steps, "seed": seed, "maze": self.maze.rows,
             "mujoco": version("mujoco"), "gymnasium-robotics": version("gymnasium-robotics"),
         }
         return cached(f"{self.name}-{name}", facts, lambda: self._record(name, facts, progress))
@@ -124,15 +153,15 @@ def plan(recipe: str, maze: Maze, steps: int) -> Callable[[np.random.Generator, 
 
 
 def mixed(maze: Maze, rng: np.random.Generator, done: int) -> Flight:
-    """A wanderer (60% of the flights), one that turns back half way (20%), or one that starts beyond the middle (20%)."""
+    """A wanderer (60% of the flights), one that turns back on the way (20%), or one that starts in the last third (20%)."""
     far = max(maze.distance(start, maze.goal) for start in maze.cells("r"))
-    near = [cell for cell in maze.cells(".") if maze.distance(cell, maze.goal) <= far / 2]
+    near = [cell for cell in maze.cells(".") if maze.distance(cell, maze.goal) <= far / 3]
     rest = [cell for cell in maze.cells("r.") if cell != maze.goal]
     kind = rng.choice(["wander", "return", "finish"], p=[0.6, 0.2, 0.2])
     if kind == "finish":
         return Flight(_pick(rng, near), (maze.goal,), noise=0.3)
     if kind == "return":
-        turn = _pick(rng, [cell for cell in rest if maze.distance(cell, maze.goal) > far / 4])
+        turn = _pick(rng, [cell for cell in rest if maze.distance(cell, maze.goal) > far / 3])
         return Flight(None, (turn, _pick(rng, maze.cells("r"))), noise=0.3)
     avoided = [cell for cell in rest if maze.distance(cell, maze.goal) > 1]
     return Flight(_pick(rng, avoided), tuple(_pick(rng, avoided) for _ in range(40)), noise=0.5)
