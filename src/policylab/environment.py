@@ -7,7 +7,8 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from policylab.errors import Unsupported
 from policylab.experience import Spec
@@ -56,6 +57,10 @@ class Environment(eqx.Module):
     def at(self, observation: PyTree) -> PyTree:
         """The state that shows `observation`, where it can be known (branched rollouts; every World has it)."""
         raise Unsupported(f"{type(self).__name__} cannot be put into a state that shows a given observation")
+
+    def picture(self, observation: PyTree) -> UInt8[np.ndarray, "height width 3"]:
+        """An RGB picture of what `observation` shows, where the environment can draw it; on the host, for reports."""
+        raise Unsupported(f"{type(self).__name__} cannot draw its observations")
 
     @property
     def restorable(self) -> bool:

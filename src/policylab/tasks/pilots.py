@@ -57,9 +57,7 @@ class Pilot:
             aim_x, aim_y = observation["desired_goal"].tolist()
         else:
             aim_x, aim_y = self.maze.centre(self.maze.towards(target)[here])
-        force = np.array(
-            [PROPORTIONAL * (aim_x - x) - DERIVATIVE * speed_x, PROPORTIONAL * (aim_y - y) - DERIVATIVE * speed_y]
-        )
+        force = np.array([PROPORTIONAL * (aim_x - x) - DERIVATIVE * speed_x, PROPORTIONAL * (aim_y - y) - DERIVATIVE * speed_y])
         if self.flight.noise:
             self.disturbance = 0.9 * self.disturbance + self.flight.noise * 0.19**0.5 * self.rng.standard_normal(2)
         if self.flight.chance and self.rng.random() < self.flight.chance:
@@ -69,7 +67,12 @@ class Pilot:
 
 
 def fly(
-    simulator: gymnasium.Env, maze: Maze, plan: Callable[[np.random.Generator, int], Flight], *, steps: int, seed: int,
+    simulator: gymnasium.Env,
+    maze: Maze,
+    plan: Callable[[np.random.Generator, int], Flight],
+    *,
+    steps: int,
+    seed: int,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Columns:
     """Whole episodes, planned one by one, until there are at least `steps` actions. Equal seeds give equal columns."""

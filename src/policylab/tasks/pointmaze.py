@@ -42,10 +42,19 @@ MAZES = {
     ),
     "large": (
         "PointMaze_Large-v3",
-        Maze((
-            "############", "#r...#.....#", "#.##.#.#.#.#", "#......#...#", "#.####.###.#", "#..#.#.....#", "##.#.#.#.###",
-            "#..#...#.g.#", "############",
-        )),
+        Maze(
+            (
+                "############",
+                "#r...#.....#",
+                "#.##.#.#.#.#",
+                "#......#...#",
+                "#.####.###.#",
+                "#..#.#.....#",
+                "##.#.#.#.###",
+                "#..#...#.g.#",
+                "############",
+            )
+        ),
     ),
 }
 HELD, RATE = 5, 20.0  # simulator steps of 10 ms per decision, decisions per second
@@ -114,8 +123,14 @@ class PointMaze(Task):
             raise BadInput(f"{self.name} has no dataset {name!r}: choose one of {', '.join(RECIPES)}")
         steps = steps or STEPS[self.size]
         facts = {
-            "task": self.name, "recipe": name, "revision": 3, "steps": steps, "seed": seed, "maze": self.maze.rows,
-            "mujoco": version("mujoco"), "gymnasium-robotics": version("gymnasium-robotics"),
+            "task": self.name,
+            "recipe": name,
+            "revision": 4,
+            "steps": steps,
+            "seed": seed,
+            "maze": self.maze.rows,
+            "mujoco": version("mujoco"),
+            "gymnasium-robotics": version("gymnasium-robotics"),
         }
         return cached(f"{self.name}-{name}", facts, lambda: self._record(name, facts, progress))
 
@@ -123,17 +138,29 @@ class PointMaze(Task):
         environment = self.environment()
         (simulator,) = environment.host.borrow(1)
         try:
-            columns = fly(simulator, self.maze, plan(name, self.maze, facts["steps"]),
-                          steps=facts["steps"], seed=facts["seed"], progress=progress)
+            columns = fly(
+                simulator,
+                self.maze,
+                plan(name, self.maze, facts["steps"]),
+                steps=facts["steps"],
+                seed=facts["seed"],
+                progress=progress,
+            )
         finally:
             environment.host.give_back([simulator])
         reward, terminal, truncated, success = (np.array(column) for column in zip(*columns.rows, strict=True))
         parts = columns.observation[0]
         return Recording(
             observation={part: np.stack([row[part] for row in columns.observation]).astype(np.float32) for part in parts},
-            action=np.stack(columns.action), reward=reward.astype(np.float32), terminal=terminal, truncated=truncated,
-            lengths=np.array(columns.lengths), spec=environment.spec, extra={"success": success.astype(np.float32)},
-            name=f"{self.name}/{name}", origin={"how": f"scripted pilots: {RECIPES[name]}", **facts},
+            action=np.stack(columns.action),
+            reward=reward.astype(np.float32),
+            terminal=terminal,
+            truncated=truncated,
+            lengths=np.array(columns.lengths),
+            spec=environment.spec,
+            extra={"success": success.astype(np.float32)},
+            name=f"{self.name}/{name}",
+            origin={"how": f"scripted pilots: {RECIPES[name]}", **facts},
         )
 
 
@@ -164,7 +191,7 @@ def mixed(maze: Maze, rng: np.random.Generator, done: int) -> Flight:
         turn = _pick(rng, [cell for cell in rest if maze.distance(cell, maze.goal) > far / 3])
         return Flight(None, (turn, _pick(rng, maze.cells("r"))), noise=0.3)
     avoided = [cell for cell in rest if maze.distance(cell, maze.goal) > 1]
-    return Flight(_pick(rng, avoided), tuple(_pick(rng, avoided) for _ in range(40)), noise=0.5)
+    return Flight(_pick(rng, avoided), tuple(_pick(rng, avoided) for _ in range(40)), noise=0.3)
 
 
 def _pick(rng: np.random.Generator, cells: list[Cell] | tuple[Cell, ...]) -> Cell:
