@@ -96,7 +96,7 @@ def falling_pole(episodes: int = 200, *, seed: int = 0) -> Recording:
         state, done, taken = random.uniform(-0.05, 0.05, 4), False, []
         seen = [state]
         while not done and len(taken) < 200:
-            place, speed, angle, spin = state
+            _place, speed, angle, spin = state
             good = int(angle + 0.3 * spin > 0)
             choice = good if random.uniform() < (0.5, 0.7, 0.95)[episode % 3] else int(random.integers(2))
             push = 10.0 if choice else -10.0

@@ -112,7 +112,9 @@ def _continuous(card: Card) -> list[tuple[str, str]]:
     mixed = "mixed data: " + gap
     found: list[tuple[str, str]] = []
     if corrupted:
-        found.append(("robust-iql", f"parts look corrupted ({corrupted}): IQL with Huber loss and quantile targets withstands that"))
+        found.append(
+            ("robust-iql", f"parts look corrupted ({corrupted}): IQL with Huber loss and quantile targets withstands that")
+        )
     iql = f"{quality_words}; it never asks for the value of an action that was not taken"
     cloning = f"{quality_words}; the baseline that everything else has to beat"
     if quality == "high":
@@ -134,7 +136,11 @@ def _continuous(card: Card) -> list[tuple[str, str]]:
             ("awac", f"{gap}: cloning weighted by advantage"),
         ]
     else:
-        found += [("iql", iql), ("td3-bc", f"{quality_words}; stays close to the data"), ("rebrac", "stays close, tunable on both sides")]
+        found += [
+            ("iql", iql),
+            ("td3-bc", f"{quality_words}; stays close to the data"),
+            ("rebrac", "stays close, tunable on both sides"),
+        ]
     divergence = card.coverage.action_divergence
     if divergence is not None and divergence > 0.5:
         words = f"neighbouring states hold different actions (action divergence {divergence:.2f})"
@@ -147,7 +153,10 @@ def _continuous(card: Card) -> list[tuple[str, str]]:
 def _discrete(card: Card) -> list[tuple[str, str]]:
     quality, quality_words = _quality(card)
     coverage, coverage_words = _covered(card)
-    cloning = ("cloning", f"{quality_words}" + (": cloning competes with the best on such data" if quality == "high" else "; the baseline"))
+    cloning = (
+        "cloning",
+        f"{quality_words}" + (": cloning competes with the best on such data" if quality == "high" else "; the baseline"),
+    )
     constrained = [
         ("cql", f"{quality_words}, {coverage_words}: pessimism does well where quality or coverage is high"),
         ("constrained-q", f"{quality_words}, {coverage_words}: only actions that the data show are considered"),
@@ -182,7 +191,9 @@ def _bandit(card: Card) -> list[tuple[str, str]]:
         weights = f"propensities from {log.propensity_low:.3g} to {log.propensity_high:.3g}{wrong}"
         found.append(("doubly-robust", f"{rewards}{shaky}; {weights}: a reward model corrected by inverse propensities"))
         found.append(("inverse-propensity", f"{weights}: unbiased without a reward model, at the price of variance"))
-    found.append(("softmax-regression", f"{rewards}{shaky}; a stochastic policy stays closer to the log and can be judged from it"))
+    found.append(
+        ("softmax-regression", f"{rewards}{shaky}; a stochastic policy stays closer to the log and can be judged from it")
+    )
     found.append(("greedy-regression", f"{rewards}{shaky}; the highest predicted reward wins"))
     found.append(("cloning", f"the logging policy itself earns {log.rate:.3g} per decision: what the others have to beat"))
     return found

@@ -32,7 +32,11 @@ def _size(card: Card) -> list[str]:
     amount = f"{size.steps:,} decisions" if size.single else f"{size.steps:,} steps in {size.episodes:,} episodes"
     if not size.single:
         length = size.length
-        spread = f"{length.least:g}" if length.least == length.most else f"{length.least:g} to {length.most:g}, median {length.median:g}"
+        spread = (
+            f"{length.least:g}"
+            if length.least == length.most
+            else f"{length.least:g} to {length.most:g}, median {length.median:g}"
+        )
         rate = f", {size.control_rate:g} steps a second" if size.control_rate else ""
         amount += f" of {spread} steps{rate}"
     if size.groups is not None:
@@ -44,7 +48,8 @@ def _size(card: Card) -> list[str]:
     if size.returns is not None and size.rewards is not None:
         spread = size.returns
         what = "reward" if size.single else "return"
-        text = f"mean {spread.mean:.4g}, from {spread.least:.4g} to {spread.most:.4g} (median {spread.median:.4g}, 5-95%: {spread.lower:.4g} to {spread.upper:.4g})"
+        middle = f"median {spread.median:.4g}, 5-95%: {spread.lower:.4g} to {spread.upper:.4g}"
+        text = f"mean {spread.mean:.4g}, from {spread.least:.4g} to {spread.most:.4g} ({middle})"
         lines += _line(what, text)
         if not size.single:
             won = f"{size.success:.0%} of the episodes succeed; " if size.success is not None else ""
@@ -57,12 +62,18 @@ def _size(card: Card) -> list[str]:
         bounded = [column for column in size.actions if column.low is not None and column.high is not None]
         share = sum(column.saturated for column in size.actions) / len(size.actions)
         ranges = f"from {min(c.least for c in size.actions):.3g} to {max(c.most for c in size.actions):.3g}"
-        where = f"; {share:.0%} of the entries at a bound (worst {worst.saturated:.0%}, {worst.name or 'action'})" if bounded else ""
+        where = (
+            f"; {share:.0%} of the entries at a bound (worst {worst.saturated:.0%}, {worst.name or 'action'})"
+            if bounded
+            else ""
+        )
         lines += _line("actions", ranges + where)
     elif size.counts and card.choices is None:
         shares = sorted(size.counts, reverse=True)
         never = sum(count == 0 for count in size.counts)
-        text = f"{len(size.counts)} choices, the commonest {shares[0] / size.steps:.0%}, the rarest {shares[-1] / size.steps:.1%}"
+        text = (
+            f"{len(size.counts)} choices, the commonest {shares[0] / size.steps:.0%}, the rarest {shares[-1] / size.steps:.1%}"
+        )
         lines += _line("actions", text + (f", {never} never taken" if never else ""))
     return lines
 
@@ -71,7 +82,9 @@ def _coverage(card: Card) -> list[str]:
     cover = card.coverage
     lines = ["Coverage"]
     if cover.tq is not None and cover.tq_scale is not None:
-        lines += _line("quality", f"TQ {cover.tq:.2f} (0: return {cover.tq_scale[0]:g}, random; 1: {cover.tq_scale[1]:g}, expert)")
+        lines += _line(
+            "quality", f"TQ {cover.tq:.2f} (0: return {cover.tq_scale[0]:g}, random; 1: {cover.tq_scale[1]:g}, expert)"
+        )
     if cover.saco is not None:
         text = f"SACo {cover.saco:.2f}: distinct state-action pairs over the reference's, at {cover.saco_steps:,} steps"
         lines += _line("breadth", text)
@@ -83,13 +96,19 @@ def _coverage(card: Card) -> list[str]:
         lines += _line("", dimension + entropy)
     if cover.action_divergence is not None:
         low, high = "one way of acting", "many ways of acting"
-        text = f"action divergence {cover.action_divergence:.2f} (0: {low} in a place, 1: {high}, or none that follows the state)"
+        text = (
+            f"action divergence {cover.action_divergence:.2f} (0: {low} in a place, 1: {high}, or none that follows the state)"
+        )
         lines += _line("consistency", text)
     if cover.transition_diversity is not None:
         text = f"{cover.transition_diversity:.1%} of the change of state is not settled by state and action"
         lines += _line("chance", text)
     if cover.return_modes is not None and not card.size.single:
-        groups = "one group" if cover.return_modes == 1 else f"{cover.return_modes} groups (different pilots, or success and failure)"
+        groups = (
+            "one group"
+            if cover.return_modes == 1
+            else f"{cover.return_modes} groups (different pilots, or success and failure)"
+        )
         lines += _line("returns", f"fall into {groups}")
     return lines
 
@@ -114,7 +133,9 @@ def _choices(card: Card) -> list[str]:
             f"{log.inverse_mean:.3f}, should be 1; worst choice {log.worst_z:.1f} standard errors off)"
         )
         lines += _line("propensity", text, 2)
-        lines += _line("for uniform", f"worth {log.uniform_effective:,.0f} of {log.rows:,} rows when judging the uniform policy")
+        lines += _line(
+            "for uniform", f"worth {log.uniform_effective:,.0f} of {log.rows:,} rows when judging the uniform policy"
+        )
     return lines
 
 
@@ -142,5 +163,7 @@ def _advice(card: Card, room: int) -> list[str]:
 def _notes(card: Card) -> list[str]:
     lines = []
     for note in card.notes[:4]:
-        lines += [f"  note: {line}" if i == 0 else f"        {line}" for i, line in enumerate(textwrap.wrap(note, WIDTH - 8)[:2])]
+        lines += [
+            f"  note: {line}" if i == 0 else f"        {line}" for i, line in enumerate(textwrap.wrap(note, WIDTH - 8)[:2])
+        ]
     return lines

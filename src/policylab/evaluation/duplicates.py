@@ -16,7 +16,9 @@ _CELLS = 1e-3
 def repeated_rows(rows: Rows) -> Suspicion:
     """Steps whose state, action, reward and next state all repeat those of an earlier step, to 3e-6 of each column's range."""
     if rows.finite or not rows.sequential:
-        return unchecked("repeated rows", "rows repeat by nature: observations are choices or whole numbers, or single decisions")
+        return unchecked(
+            "repeated rows", "rows repeat by nature: observations are choices or whole numbers, or single decisions"
+        )
     values = _signature(rows)
     earlier = _earlier_twin(values)
     return found(

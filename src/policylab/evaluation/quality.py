@@ -6,6 +6,8 @@ rule can see: noise of a size that the world itself has, and single wrong action
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -44,15 +46,21 @@ def spikes(rows: Rows, *, seed: int) -> Suspicion:
 
 
 def _surprise(rows: Rows, seed: int) -> tuple[Float[np.ndarray, "step state"], Float[np.ndarray, " state"]]:
-    """What the robust dynamics fit does not explain of every change of state, and its scale per column, at least a tenth of the usual
-    change, since a smooth fit of an exact world errs systematically here and there."""
+    """What the robust dynamics fit does not explain of every change of state, and its scale per column: at least a tenth of the usual
+    change, since a smooth fit of an exact world errs systematically here and there; infinite where it explains less than half."""
     scaling, acting = Scaling.of(rows.observed, rows.state_columns), Scaling.of(rows.action, rows.action_columns)
     values = scaling(rows.observed)
     before, actions = rows.before, acting(rows.action)
     inputs, change = np.concatenate([values[before], actions], axis=1), values[before + 1] - values[before]
     model = fit(inputs, change, seed=seed)
-    usual = np.quantile(np.abs(change), 0.2, axis=0) / 0.2533  # of a normal distribution: its standard deviation
-    return change - model(inputs), np.maximum(model.scale, usual / SPIKE)
+    error = change - model(inputs)
+    scale = np.maximum.reduce([model.scale, _normal_scale(error), _normal_scale(change) / SPIKE])
+    return error, np.where((model.explained > 0.5) & (_normal_scale(change) > 0), scale, np.inf)
+
+
+def _normal_scale(values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, " column"]:
+    """The standard deviation of a normal distribution with this 40% quantile of absolute values."""
+    return np.quantile(np.abs(values), 0.4, axis=0) / 0.5244
 
 
 def odd_rewards(rows: Rows, *, seed: int) -> Suspicion:
@@ -181,34 +189,34 @@ def _runs(same: Bool[np.ndarray, " step"], episode: Int[np.ndarray, " step"]) ->
     """Stretches of at least 10 consecutive True within one episode."""
     key = np.where(same, episode, -1)
     edges = np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1, [len(key)]])
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:]) if same[a] and b - a >= 10]
+    return [(int(a), int(b)) for a, b in itertools.pairwise(edges) if same[a] and b - a >= 10]
 
 
 def changed_scales(rows: Rows) -> Suspicion:
     """Episodes in which a column's values and its changes are both 6 times larger or smaller than elsewhere, by the same factor.
 
-    A change of units scales both alike; another policy or another place scales one of them.
+    A change of units scales both alike and leaves most columns alone; another policy or another place does not.
     """
     if not rows.sequential or rows.projected or rows.finite or len(rows.lengths) < 4:
         return unchecked("scales", "there are fewer than four episodes, or nothing to scale")
-    long = np.flatnonzero(rows.lengths >= 5)
-    if len(long) < 4:
-        return unchecked("scales", "fewer than four episodes have 5 steps")
-    worst = np.zeros(len(long))
+    long, columns = np.flatnonzero(rows.lengths >= 20), [i for i, c in enumerate(rows.state_columns) if c.choices == 0]
+    if len(long) < 4 or not columns:
+        return unchecked("scales", "fewer than four episodes have 20 steps")
     starts = rows.starts + np.arange(len(rows.lengths))
-    for i in (i for i, column in enumerate(rows.state_columns) if column.choices == 0):
-        parts = [rows.observed[starts[e] : starts[e] + rows.lengths[e] + 1, i].astype(np.float64) for e in long]
-        size = np.log(np.asarray([np.quantile(np.abs(part), 0.9) for part in parts]) + 1e-12)
-        step = np.log(np.asarray([np.quantile(np.abs(np.diff(part)), 0.9) for part in parts]) + 1e-12)
-        size, step = size - np.median(size), step - np.median(step)
-        noise = max(*(np.quantile(np.abs(part), 0.35) / 0.4538 for part in (size, step)), 1e-3)  # 30% may be wrong
-        alike = (np.abs(size - step) < np.log(2) + noise) & (size * step > 0)
-        both = np.minimum(np.abs(size), np.abs(step))
-        worst = np.maximum(worst, np.where(alike & (both > 4 * noise), both, 0.0))
+    size, step = np.zeros((2, len(long), len(columns)))
+    for place, episode in enumerate(long):
+        part = rows.observed[starts[episode] : starts[episode] + rows.lengths[episode] + 1, columns].astype(np.float64)
+        size[place], step[place] = (np.quantile(np.abs(values), 0.9, axis=0) for values in (part, np.diff(part, axis=0)))
+    size, step = (np.log(values + 1e-9 * values.max(axis=0) + 1e-30) for values in (size, step))
+    size, step = size - np.median(size, axis=0), step - np.median(step, axis=0)
+    noise = np.maximum(*(np.quantile(np.abs(part), 0.35, axis=0) / 0.4538 for part in (size, step)))  # 30% may be wrong
+    both = np.where(size * step > 0, np.minimum(np.abs(size), np.abs(step)), 0.0)
+    alike = np.abs(size - step) < np.log(2) + noise
+    marked = alike & (both > np.log(_SCALE)) & (both > 4 * noise)
+    alone = marked.mean(axis=1) <= 0.3 if len(columns) > 3 else np.ones(len(long), bool)
+    still = np.median(np.abs(step), axis=1) > np.log(2) if len(columns) > 3 else np.zeros(len(long), bool)
     return found(
-        "scales", worst > np.log(_SCALE), rows.row[rows.starts[long]], unit="episodes", allowance=0.002,
+        "scales", marked.any(axis=1) & alone & ~still, rows.row[rows.starts[long]], unit="episodes", allowance=0.002,
         rule=f"values and changes of a column both more than {_SCALE:g} times larger or smaller than in the typical episode",
         meaning="a column changes its scale between episodes: other units, another sensor or a wrong normalisation",
     )  # fmt: skip
-
-

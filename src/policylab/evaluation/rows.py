@@ -74,7 +74,8 @@ class Rows:
     def finite(self) -> bool:
         """Whether observations and actions are choices or whole numbers throughout, so that rows repeat by nature."""
         whole = all(
-            column.choices > 0 or np.array_equal(values, np.rint(values)) for column, values in zip(self.state_columns, self.observed.T)
+            column.choices > 0 or np.array_equal(values, np.rint(values))
+            for column, values in zip(self.state_columns, self.observed.T)
         )
         return whole and all(column.choices > 0 for column in self.action_columns)
 
@@ -193,7 +194,9 @@ def _leaves(label: str, tree: PyTree, space: spaces.Space) -> Iterator[tuple[str
 def _projected(leaf: np.ndarray) -> Float[np.ndarray, "row _"]:
     """Random projections keep distances within some 20% (Johnson & Lindenstrauss 1984); done in pieces."""
     width = int(np.prod(leaf.shape[1:]))
-    directions = np.random.default_rng(width).standard_normal((width, PROJECTED)).astype(np.float32) / np.float32(np.sqrt(width))
+    directions = np.random.default_rng(width).standard_normal((width, PROJECTED)).astype(np.float32) / np.float32(
+        np.sqrt(width)
+    )
     out = np.empty((len(leaf), PROJECTED), np.float32)
     size = max(1, _PIECE // (4 * width))
     for start in range(0, len(leaf), size):
