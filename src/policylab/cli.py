@@ -1,7 +1,8 @@
 """The command line: finds the command, runs it, prints its result, and turns a user's mistake into one sentence.
 
-Exit status: 0 when it did what was asked ("no winner" included), 1 when training diverged or memory ran out, 2 for bad input, 3 and 4 for a claim that
-was refuted or stayed inconclusive, 130 when interrupted. Only a defect of policylab itself shows a traceback (also status 1).
+Exit status: 0 when it did what was asked ("no winner" included), 1 when training diverged or memory ran out, 2 for bad
+input, 3 and 4 for a claim that was refuted or stayed inconclusive, 130 when interrupted.
+Only a defect of policylab itself shows a traceback (also status 1).
 """
 
 from __future__ import annotations

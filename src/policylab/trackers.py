@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,7 +47,14 @@ class TensorBoard:
 class WeightsAndBiases:
     """Logs to a run of Weights & Biases; `mode="offline"` writes below `folder` only. Raises `BadInput` without the wandb extra."""
 
-    def __init__(self, project: str, *, folder: str | Path | None = None, mode: str = "online", name: str | None = None):
+    def __init__(
+        self,
+        project: str,
+        *,
+        folder: str | Path | None = None,
+        mode: Literal["online", "offline", "disabled"] = "online",
+        name: str | None = None,
+    ):
         try:
             import wandb
         except ImportError:

@@ -55,7 +55,8 @@ def test_equals_gymnasium_by_hand_to_the_bit(name, arguments):
         for time in range(length + 1):
             jax.tree.map(
                 lambda ours, theirs: np.testing.assert_array_equal(ours[i, time], theirs.astype(np.float32)),  # noqa: B023
-                episodes.observation, observations[time],
+                episodes.observation,
+                observations[time],
             )
         np.testing.assert_array_equal(episodes.reward[i, :length], reward.astype(np.float32))
         np.testing.assert_array_equal(episodes.terminal[i, :length], terminal)
@@ -65,7 +66,9 @@ def test_equals_gymnasium_by_hand_to_the_bit(name, arguments):
 
 def test_pendulum_is_truncated_and_cartpole_terminates():
     environment = Gymnasium("Pendulum-v1")
-    episodes = jax.jit(lambda p: unroll(p, environment, episodes=1, horizon=210, key=jax.random.key(0)))(Table(jnp.zeros((210, 1))))
+    episodes = jax.jit(lambda p: unroll(p, environment, episodes=1, horizon=210, key=jax.random.key(0)))(
+        Table(jnp.zeros((210, 1)))
+    )
     assert int(episodes.lengths[0]) == 200
     assert bool(episodes.truncated[0, 199])
     assert not bool(episodes.terminal.any())
@@ -74,7 +77,9 @@ def test_pendulum_is_truncated_and_cartpole_terminates():
     play = jax.jit(lambda p: unroll(p, environment, episodes=8, horizon=20, key=jax.random.key(0)))
     assert int(play(Table(jnp.arange(20) % 2)).lengths.max()) == 7
     environment = Gymnasium("CartPole-v1")
-    ended = jax.jit(lambda p: unroll(p, environment, episodes=2, horizon=20, key=jax.random.key(0)))(Table(jnp.ones(20, jnp.int32)))
+    ended = jax.jit(lambda p: unroll(p, environment, episodes=2, horizon=20, key=jax.random.key(0)))(
+        Table(jnp.ones(20, jnp.int32))
+    )
     assert bool(ended.terminal.any(1).all())
     assert not bool(ended.truncated.any())
 
@@ -89,7 +94,9 @@ def test_nested_vmaps_fold_into_one_call_and_match_single_steps():
     from policylab.environments import hosted
 
     fresh = hosted._folding(environment.host, environment.host.step, lambda n: hosted._step_results(environment.host, n))
-    _, observation, reward, *_ = jax.jit(jax.vmap(jax.vmap(lambda s, a: hosted._one(fresh, s.slot, s.moves, a))))(states, torque)
+    _, observation, reward, *_ = jax.jit(jax.vmap(jax.vmap(lambda s, a: hosted._one(fresh, s.slot, s.moves, a))))(
+        states, torque
+    )
     del environment.host.step
     assert calls == [6]
     for i in range(3):
@@ -177,7 +184,13 @@ class Mixed(gymnasium.Env):
     def step(self, action):
         assert action["many"].dtype == np.int64
         assert isinstance(action["pair"], tuple)
-        return (np.concatenate([action["many"], [action["pair"][0]], action["pair"][1]]), np.ones(2, np.int8)), 1.0, False, False, {}
+        return (
+            (np.concatenate([action["many"], [action["pair"][0]], action["pair"][1]]), np.ones(2, np.int8)),
+            1.0,
+            False,
+            False,
+            {},
+        )
 
 
 def test_spaces_of_every_kind():
@@ -196,5 +209,5 @@ def test_unknown_names_and_arguments_are_one_sentence():
     with pytest.raises(BadInput, match="CartPole-v1 cannot be made with"):
         Gymnasium("CartPole-v1", wings=2)
     with pytest.raises(BadInput, match="takes no further arguments"):
-        Gymnasium(Mixed, horizon=5)
+        Gymnasium(Mixed, wings=2)
     assert Gymnasium("Pendulum-v1").host is Gymnasium("Pendulum-v1").host

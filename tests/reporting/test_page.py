@@ -20,7 +20,10 @@ FULL = Report(
     ),
     differences=(Row("iql minus bc", 59.25, (-1.0, 70.0), "5 seeds"),),
     shortlist=(("iql", "joins pieces"),),
-    curves={"iql": {"steps": [1, 2, 3], "values": np.arange(6.0).reshape(3, 2)}, "bc": {"steps": [1, 2, 3], "values": np.ones((3, 2))}},
+    curves={
+        "iql": {"steps": [1, 2, 3], "values": np.arange(6.0).reshape(3, 2)},
+        "bc": {"steps": [1, 2, 3], "values": np.ones((3, 2))},
+    },
     profile={"iql": np.linspace(0, 1, 20)},
     card="episodes 10",
     frames=[np.full((20, 30, 3), shade, np.uint8) for shade in (10, 200)],
@@ -39,7 +42,14 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path):
 
 def test_numbers_and_names_are_those_given_and_escaped():
     page = render(FULL)
-    for shown in ("71.2", "60.5 to 82.0", "30 of 50 (46% to 72%)", "copies &amp; follows", "a &lt;b&gt;maze&lt;/b&gt;", "policylab solve --seed 0"):
+    for shown in (
+        "71.2",
+        "60.5 to 82.0",
+        "30 of 50 (46% to 72%)",
+        "copies &amp; follows",
+        "a &lt;b&gt;maze&lt;/b&gt;",
+        "policylab solve --seed 0",
+    ):
         assert shown in page, shown
     assert "<b>maze" not in page
 

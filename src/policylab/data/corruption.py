@@ -29,7 +29,9 @@ def corrupted(recording: Recording, kind: str, *, share: float = 0.3, range: flo
     _require(recording, kind, share, range)
     random = np.random.default_rng(seed)
     hit = random.random(recording.steps) < share
-    origin = recording.origin | {"corruption": {"kind": kind, "share": share, "range": range, "seed": seed, "hit": int(hit.sum())}}
+    origin = recording.origin | {
+        "corruption": {"kind": kind, "share": share, "range": range, "seed": seed, "hit": int(hit.sum())}
+    }
 
     def shaken(column: np.ndarray) -> np.ndarray:
         column = np.array(column)

@@ -13,8 +13,15 @@ MOVES = {"up": (-1, 0), "right": (0, 1), "down": (1, 0), "left": (0, -1)}
 
 
 def gridworld(
-    rows: Sequence[str], *, slip: float = 0.0, step_reward: float = 0.0, goal_reward: float = 1.0, pit_reward: float = -1.0,
-    discount: float = 0.99, back_to_start: bool = False, name: str = "gridworld",
+    rows: Sequence[str],
+    *,
+    slip: float = 0.0,
+    step_reward: float = 0.0,
+    goal_reward: float = 1.0,
+    pit_reward: float = -1.0,
+    discount: float = 0.99,
+    back_to_start: bool = False,
+    name: str = "gridworld",
 ) -> Tabular:
     """A grid: `#` wall, `S` start (several: drawn uniformly), `G` goal, `X` pit, anything else free. States are the free cells,
     row by row; actions are up, right, down, left.

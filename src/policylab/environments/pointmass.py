@@ -70,7 +70,9 @@ class PointMass(Environment):
         state = place if self.order == 1 else jnp.concatenate([place, jnp.zeros(2)])
         return state, state
 
-    def step(self, state: Float[Array, " number"], action: Float[Array, "2"], key: PRNGKeyArray) -> tuple[Float[Array, " number"], Step]:
+    def step(
+        self, state: Float[Array, " number"], action: Float[Array, "2"], key: PRNGKeyArray
+    ) -> tuple[Float[Array, " number"], Step]:
         """Explicit Euler; the key draws the disturbance."""
         disturbance = self.noise * jax.random.normal(key, (2,))
         place, push = state[:2], self.gain * jnp.clip(action, -1.0, 1.0)

@@ -37,8 +37,16 @@ class Tabular(Environment):
 
     @staticmethod
     def of(
-        transition: np.ndarray, reward: np.ndarray, initial: np.ndarray, *, discount: float, terminal: np.ndarray | None = None,
-        success: np.ndarray | None = None, name: str = "tabular", actions: tuple[str, ...] = (), layout: tuple[str, ...] = (),
+        transition: np.ndarray,
+        reward: np.ndarray,
+        initial: np.ndarray,
+        *,
+        discount: float,
+        terminal: np.ndarray | None = None,
+        success: np.ndarray | None = None,
+        name: str = "tabular",
+        actions: tuple[str, ...] = (),
+        layout: tuple[str, ...] = (),
     ) -> Tabular:
         """A process from NumPy tables; `reward` may be [s, a] or [s, a, s'].
 
@@ -56,7 +64,9 @@ class Tabular(Environment):
             state, action = wrong[0]
             raise BadInput(f"the probabilities after state {state} and action {action} are negative or do not add up to 1")
         if (initial < 0).any() or not np.isclose(initial.sum(), 1.0):
-            raise BadInput(f"the starting probabilities add up to {initial.sum():g}, or some are negative: make them add up to 1")
+            raise BadInput(
+                f"the starting probabilities add up to {initial.sum():g}, or some are negative: make them add up to 1"
+            )
         reward = np.asarray(reward, np.float64)
         if reward.shape not in ((states, choices), (states, choices, states)):
             raise BadInput(f"rewards of shape {reward.shape} do not belong to {states} states and {choices} actions")

@@ -44,15 +44,25 @@ class Journal:
         columns = {
             "observation": jax.tree.map(lambda leaf: leaf[: length + 1].copy(), self.observation),
             "action": jax.tree.map(lambda *leaves: np.stack(leaves), *self.action),
-            "reward": reward.astype(np.float32), "terminal": terminal, "truncated": truncated,
-            "lengths": np.array([length]), "extra": {"success": success.astype(np.float32)} if host.success else {},
+            "reward": reward.astype(np.float32),
+            "terminal": terminal,
+            "truncated": truncated,
+            "lengths": np.array([length]),
+            "extra": {"success": success.astype(np.float32)} if host.success else {},
         }
         self.action, self.rows = [], []
         return columns
 
 
 def play(
-    policies: Policy, environment: Gymnasium, *, count: int, episodes: int, horizon: int, key: PRNGKeyArray, record: bool = False
+    policies: Policy,
+    environment: Gymnasium,
+    *,
+    count: int,
+    episodes: int,
+    horizon: int,
+    key: PRNGKeyArray,
+    record: bool = False,
 ) -> Played:
     """Play `episodes` episodes with each of `count` policies stacked along a leading axis.
 
@@ -69,7 +79,9 @@ def play(
         host.give_back(simulators)
 
 
-def _play(host: Host, policies: Policy, simulators: list, seeds: np.ndarray, sizes: tuple, key: PRNGKeyArray, record: bool) -> Played:
+def _play(
+    host: Host, policies: Policy, simulators: list, seeds: np.ndarray, sizes: tuple, key: PRNGKeyArray, record: bool
+) -> Played:
     count, lanes, episodes, horizon = sizes
     returns, success = np.zeros((count, episodes)), np.full((count, episodes), 0.0 if host.success else np.nan)
     lengths = np.zeros((count, episodes), np.int64)
@@ -141,8 +153,14 @@ def _memory(policies: Policy, episode: Int[Array, "seed lane"], key: PRNGKeyArra
 
 
 @jax.jit
-def _decide(policies: Policy, observation: PyTree, memory: PyTree, episode: Int[Array, "seed lane"],
-            time: Int[Array, "seed lane"], key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
+def _decide(
+    policies: Policy,
+    observation: PyTree,
+    memory: PyTree,
+    episode: Int[Array, "seed lane"],
+    time: Int[Array, "seed lane"],
+    key: PRNGKeyArray,
+) -> tuple[PyTree, PyTree]:
     """The action and next memory of every lane; a lane at time 0 starts with a fresh memory."""
 
     def decide(policy: Policy, observation: PyTree, memory: PyTree, episode: Array, time: Array) -> tuple[PyTree, PyTree]:

@@ -19,8 +19,21 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
-FRONT = ("cli.py", "commands", "catalogue.py", "registry.py", "progress.py", "solving", "solving.py", "studio", "serve", "evaluation/records.py",
-         "evaluation/provenance.py", "evaluation/reproduction.py", "evaluation/report.py")
+FRONT = (
+    "cli.py",
+    "commands",
+    "catalogue.py",
+    "registry.py",
+    "progress.py",
+    "solving",
+    "solving.py",
+    "studio",
+    "serve",
+    "evaluation/records.py",
+    "evaluation/provenance.py",
+    "evaluation/reproduction.py",
+    "evaluation/report.py",
+)
 EDITED = "edited while it ran"
 _BORN = time.time()  # a file changed after this may differ from what this process runs
 
@@ -72,8 +85,10 @@ def declared_in(source: str) -> dict[str, Any] | None:
 
 def _part(node: ast.expr, constants: Mapping[str, ast.expr], claim: Any) -> dict[str, Any]:
     kind = getattr(claim, node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id)
-    return kind(*(_literal(value, constants) for value in node.args),
-                **{word.arg: _literal(word.value, constants) for word in node.keywords}).declared
+    return kind(
+        *(_literal(value, constants) for value in node.args),
+        **{word.arg: _literal(word.value, constants) for word in node.keywords},
+    ).declared
 
 
 def _literal(node: ast.expr, constants: Mapping[str, ast.expr]) -> Any:
@@ -84,7 +99,9 @@ def syntax_hash(content: bytes) -> str:
     """The hash of a Python file's syntax tree without docstrings: comments and layout do not count."""
     tree = ast.parse(content)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
             node.body = node.body[1:]
     return digest(ast.dump(tree))
 
@@ -92,11 +109,20 @@ def syntax_hash(content: bytes) -> str:
 def code_of(claim_file: Path | None, package: Path = PACKAGE, since: float = _BORN) -> dict[str, list[str]]:
     """{path within the package: [hash of bytes, hash of syntax]} of the claim's file and the loaded modules that it may use. The
     hashes of a file changed after `since` read `EDITED`: the verdict is stale from the start."""
-    files = {Path(module.__file__).resolve() for name, module in sys.modules.copy().items()
-             if name.partition(".")[0] == "policylab" and getattr(module, "__file__", None)}
+    files = {
+        Path(module.__file__).resolve()
+        for name, module in sys.modules.copy().items()
+        if name.partition(".")[0] == "policylab" and getattr(module, "__file__", None)
+    }
     inside = {file.relative_to(package).as_posix(): file for file in files if file.is_relative_to(package)}
-    used = {name: file for name, file in inside.items() if not name.endswith("__init__.py") and not name.startswith("claims/")
-            and name not in FRONT and name.partition("/")[0] not in FRONT}
+    used = {
+        name: file
+        for name, file in inside.items()
+        if not name.endswith("__init__.py")
+        and not name.startswith("claims/")
+        and name not in FRONT
+        and name.partition("/")[0] not in FRONT
+    }
     if claim_file is not None:
         claim_file = claim_file.resolve()
         used[claim_file.relative_to(package).as_posix() if claim_file.is_relative_to(package) else claim_file.name] = claim_file

@@ -23,8 +23,14 @@ from policylab.policy import Policy
 
 
 def evaluate(
-    policies: Policy, environment: Environment, *, episodes: int, seeds: Sequence[int] | np.ndarray, key: PRNGKeyArray,
-    horizon: int = 0, name: str = "policy",
+    policies: Policy,
+    environment: Environment,
+    *,
+    episodes: int,
+    seeds: Sequence[int] | np.ndarray,
+    key: PRNGKeyArray,
+    horizon: int = 0,
+    name: str = "policy",
 ) -> Trials:
     """Play `episodes` whole episodes with each of several policies: one row of Trials per seed and episode.
 
@@ -44,7 +50,14 @@ def evaluate(
 
 
 def collect(
-    policy: Policy, environment: Environment, *, key: PRNGKeyArray, episodes: int = 0, steps: int = 0, horizon: int = 0, name: str = ""
+    policy: Policy,
+    environment: Environment,
+    *,
+    key: PRNGKeyArray,
+    episodes: int = 0,
+    steps: int = 0,
+    horizon: int = 0,
+    name: str = "",
 ) -> Recording:
     """Whole episodes of one policy: `episodes` of them, or as many as it takes to hold at least `steps` actions.
 
@@ -63,7 +76,9 @@ def collect(
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     recording = Recording(
         **{column: joined[column] for column in ("observation", "action", "reward", "terminal", "truncated", "lengths")},
-        spec=environment.spec, extra=joined["extra"], name=name,
+        spec=environment.spec,
+        extra=joined["extra"],
+        name=name,
         origin={"environment": environment.spec.environment, "policy": type(policy).__name__, "horizon": limit},
     )
     enough = recording.episodes if episodes else int(np.searchsorted(np.cumsum(recording.lengths), steps)) + 1
@@ -159,7 +174,9 @@ def _record(policy: Policy, environment: Environment, episodes: int, horizon: in
     truncated[rows, lengths - 1] |= ~np.asarray(played.terminal)[rows, lengths - 1]
     take = lambda tree, mask: jax.tree.map(lambda leaf: np.asarray(leaf)[mask], tree)
     return {
-        "observation": take(played.observation, reached), "lengths": lengths, "truncated": truncated[valid],
+        "observation": take(played.observation, reached),
+        "lengths": lengths,
+        "truncated": truncated[valid],
         **{column: take(getattr(played, column), valid) for column in ("action", "reward", "terminal")},
         "extra": take({"success": played.info["success"]} if "success" in played.info else {}, valid),
     }

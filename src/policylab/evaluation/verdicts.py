@@ -85,8 +85,9 @@ def looks_of(claim: Claim, seeds: int | None = None) -> tuple[Look, ...]:
     return (Look(seeds, next((rank for units, rank in zip(claim.looks, ranks, strict=True) if seeds <= units), 2)),)
 
 
-def settle(claim: Claim, *, seeds: int | None = None, first_seed: int = 0,
-           measure: Callable[[Sequence[int]], Values] | None = None) -> Iterator[Standing]:
+def settle(
+    claim: Claim, *, seeds: int | None = None, first_seed: int = 0, measure: Callable[[Sequence[int]], Values] | None = None
+) -> Iterator[Standing]:
     """Look until every part is decided or one is refuted, at the latest after the last look; yields the standing at each look.
 
     Each look measures only the new seeds, numbered from `first_seed`. A part keeps the verdict of the look that decided it (this is
@@ -102,7 +103,9 @@ def settle(claim: Claim, *, seeds: int | None = None, first_seed: int = 0,
                 seed = new[int(np.argmin(np.isfinite(array)))]
                 raise Diverged(f"{claim.system}: {key!r} is not finite with seed {seed}")
         if values and set(more) != set(values):
-            raise BadInput(f"measure of the claim {claim.system!r} returned {sorted(more)} after {sorted(values)}: return the same keys")
+            raise BadInput(
+                f"measure of the claim {claim.system!r} returned {sorted(more)} after {sorted(values)}: return the same keys"
+            )
         values = {key: np.concatenate([values[key], array]) if values else array for key, array in more.items()}
         for index, part in enumerate(claim.parts):
             if index not in decided or decided[index].verdict == INCONCLUSIVE or isinstance(part, Exact):

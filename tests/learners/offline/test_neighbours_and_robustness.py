@@ -53,7 +53,9 @@ def test_prdc_by_hand(dataset, beta):
     recording, known = continuous_recording(), dataset.spec.statistics["observation"]
     logged = recording.observation[recording.observation_rows]
     normal = lambda s: (np.asarray(s, np.float64) - np.asarray(known.mean)) / (np.asarray(known.std) + 1e-3)
-    own = np.asarray(actions(state["policy"].model, steps.observation, key=KEY)) / 2.0  # actions in [-2, 2]: half the range is 2
+    own = (
+        np.asarray(actions(state["policy"].model, steps.observation, key=KEY)) / 2.0
+    )  # actions in [-2, 2]: half the range is 2
     tree = cKDTree(np.concatenate([beta * normal(logged), recording.action / 2.0], axis=1))
     _, nearest = tree.query(np.concatenate([beta * normal(steps.observation), own], axis=1))
     gap = np.mean((own - recording.action[nearest] / 2.0) ** 2)
