@@ -216,7 +216,7 @@ def changed_scales(rows: Rows) -> Suspicion:
     alone = marked.mean(axis=1) <= 0.3 if len(columns) > 3 else np.ones(len(long), bool)
     still = np.median(np.abs(step), axis=1) > np.log(2) if len(columns) > 3 else np.zeros(len(long), bool)
     return found(
-        "scales", marked.any(axis=1) & alone & ~still, rows.row[rows.starts[long]], unit="episodes", allowance=0.002,
+        "scales", marked.any(axis=1) & alone & ~still, rows.row[rows.starts[long]], unit="episodes", allowance=0.02,
         rule=f"values and changes of a column both more than {_SCALE:g} times larger or smaller than in the typical episode",
         meaning="a column changes its scale between episodes: other units, another sensor or a wrong normalisation",
     )  # fmt: skip
