@@ -83,10 +83,11 @@ def chain(states: int = 10, *, slip: float = 0.0, discount: float = 0.99, small:
 
 
 def river_swim(states: int = 6, *, discount: float = 0.95) -> Tabular:
-    """RiverSwim (Strehl and Littman 2008): the current carries to the left, where 5/1000 wait; 1 waits at the right end.
+    """RiverSwim (Strehl and Littman 2008) with the numbers of Osband, Russo and Van Roy 2013: a swimmer at the left bank, where
+    going left is worth 5/1000; being carried to the right end is worth 1 per step there.
 
-    Swimming right succeeds with 0.35 (0.3 in the middle), holds with 0.6 and drifts back with 0.05 (0.1); at the left bank it
-    succeeds with 0.6, at the right end it holds with 0.6. The start is one of the two states next to the left bank.
+    Swimming right goes on with 0.35, holds with 0.6 and drifts back with 0.05; at the left bank it starts with 0.6, at the
+    right end it holds with 0.6. Swimming left always succeeds. It never ends.
     """
     transition, reward = np.zeros((states, 2, states)), np.zeros((states, 2))
     for state in range(states):
@@ -96,8 +97,7 @@ def river_swim(states: int = 6, *, discount: float = 0.95) -> Tabular:
         transition[state, 1, state - 1 : state + 2] = 0.05, 0.6, 0.35
     transition[-1, 1, -2:] = 0.4, 0.6
     reward[0, 0], reward[-1, 1] = 5 / 1000, 1.0
-    initial = np.zeros(states)
-    initial[1:3] = 0.5
+    initial = np.eye(states)[0]
     return Tabular.of(transition, reward, initial, discount=discount, name=f"river-swim-{states}", actions=("left", "right"))
 
 
