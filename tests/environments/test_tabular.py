@@ -107,7 +107,9 @@ def test_pits_put_back_to_the_start():
 def test_slips_go_to_the_sides():
     process = gridworld(("...", ".S.", "..G"), slip=0.4)
     np.testing.assert_allclose(np.asarray(process.transition)[4, 0], [0, 0.6, 0, 0.2, 0, 0.2, 0, 0, 0], atol=1e-6)
-    counts = np.bincount(jax.vmap(lambda k: process.step(jnp.asarray(4), jnp.asarray(0), k)[0])(jax.random.split(KEY, 5_000)), minlength=9)
+    counts = np.bincount(
+        jax.vmap(lambda k: process.step(jnp.asarray(4), jnp.asarray(0), k)[0])(jax.random.split(KEY, 5_000)), minlength=9
+    )
     np.testing.assert_allclose(counts / 5_000, np.asarray(process.transition)[4, 0], atol=0.03)
     picture = process.picture(np.asarray(4))
     assert picture.shape == (320, 320, 3)
