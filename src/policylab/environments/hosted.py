@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,7 +97,7 @@ class Gymnasium(Environment):
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained() -> Generator[None]:
     """Turn the failure of a callback, which XLA reports as its own, back into what the host raised."""
     try:
         yield

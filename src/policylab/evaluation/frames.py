@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from policylab.environment import Environment
+from policylab.environment import Environment, unroll
 from policylab.environments.hosted import Gymnasium
-from policylab.errors import BadInput
+from policylab.errors import BadInput, Unsupported
 from policylab.policy import Policy
 
 
@@ -20,9 +21,9 @@ def frames(policy: Policy, environment: Environment, *, seed: int = 0, most: int
     Raises `BadInput` where the environment has no pictures or the machine cannot draw them.
     """
     if not isinstance(environment, Gymnasium):
-        raise BadInput(f"{type(environment).__name__} has no pictures of its own")
+        return _of_observations(policy, environment, seed, most)
     try:
-        simulator = environment.host.build(render_mode="rgb_array")  # ty: ignore[unknown-argument]  (ours take it)
+        simulator = environment.host.build(render_mode="rgb_array")
     except TypeError as error:
         raise BadInput(f"{environment.spec.environment} has no pictures of its own") from error
     act = jax.jit(lambda policy, observation, memory, key: policy.act(observation, memory, key=key))
@@ -46,6 +47,19 @@ def frames(policy: Policy, environment: Environment, *, seed: int = 0, most: int
     finally:
         simulator.close()
     return found
+
+
+def _of_observations(policy: Policy, environment: Environment, seed: int, most: int) -> list[np.ndarray]:
+    """Frames that the environment draws from what was observed."""
+    horizon = environment.spec.horizon or 1_000
+    play = eqx.filter_jit(lambda policy: unroll(policy, environment, episodes=1, horizon=horizon, key=jax.random.key(seed)))
+    episode = jax.device_get(play(policy))
+    length, stride = int(episode.lengths[0]), max(1, horizon // most)
+    times = [*range(0, length, stride), length]
+    try:
+        return [environment.picture(jax.tree.map(lambda leaf: np.asarray(leaf[0, t]), episode.observation)) for t in times]  # noqa: B023
+    except Unsupported as error:
+        raise BadInput(f"{environment.spec.environment or type(environment).__name__} has no pictures of its own") from error
 
 
 def _drawn(simulator: Any) -> np.ndarray:
