@@ -58,6 +58,14 @@ class Environment(eqx.Module):
         """The state that shows `observation`, where it can be known (branched rollouts; every World has it)."""
         raise Unsupported(f"{type(self).__name__} cannot be put into a state that shows a given observation")
 
+    def available(self, state: PyTree) -> Bool[Array, " choice"] | None:
+        """Which choices may be taken in `state`; None where all may, always."""
+        return None
+
+    def turn(self, state: PyTree) -> Bool[Array, " player"]:
+        """Whose move it is, one flag per player; the actions of the others do not count. A single player always moves."""
+        return jnp.ones(max(1, len(self.spec.roles)), bool)
+
     def picture(self, observation: PyTree) -> UInt8[np.ndarray, "height width 3"]:
         """An RGB picture of what `observation` shows, where the environment can draw it; on the host, for reports."""
         raise Unsupported(f"{type(self).__name__} cannot draw its observations")

@@ -1,0 +1,1 @@
+"""Planners: policies that look ahead in an environment, real or learned, before they act."""
