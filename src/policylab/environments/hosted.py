@@ -97,7 +97,7 @@ class Gymnasium(Environment):
 
 
 @contextmanager
-def explained() -> Generator[None]:
+def explained() -> Generator[None, None, None]:
     """Turn the failure of a callback, which XLA reports as its own, back into what the host raised."""
     try:
         yield
