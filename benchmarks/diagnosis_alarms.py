@@ -37,10 +37,11 @@ def robots() -> None:
 
     from policylab.data.recording import recording_from_steps
     from policylab.environments.hosted import Gymnasium
-    from policylab.tasks.pointmaze import load
+    from policylab.tasks import load_task
 
     recordings = {
-        f"pointmaze/umaze {name}": load("umaze").dataset(name, steps=20_000) for name in ("random", "mixed", "expert")
+        f"pointmaze/umaze {name}": load_task("pointmaze/umaze").dataset(name, steps=20_000)
+        for name in ("random", "mixed", "expert")
     }
     for name in ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5"):
         environment, random, columns = gymnasium.make(name), np.random.default_rng(0), defaultdict(list)

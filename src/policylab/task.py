@@ -50,6 +50,11 @@ class Task:
         """Reference returns: `random` and `expert`."""
         return {}
 
+    @property
+    def scale(self) -> str:
+        """What 0 and 100 of `score` are, in a few words."""
+        return "0 = random, 100 = expert"
+
     def score(self, outcome: np.ndarray) -> np.ndarray:
         """Returns on the 0-100 scale of `reference` (unchanged where there is none)."""
         if not self.reference:

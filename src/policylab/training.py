@@ -14,6 +14,7 @@ import numpy as np
 
 from policylab import spaces
 from policylab.compilation import enable_cache
+from policylab.data.recording import Recording
 from policylab.errors import BadInput, Diverged
 from policylab.hyperparameters import check, traced
 from policylab.learner import Learner
@@ -21,6 +22,7 @@ from policylab.program import NEVER, advance, initialise
 from policylab.progress import Progress
 from policylab.runs import PerSeed, Run, RunFolder
 from policylab.source import Source
+from policylab.sources.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,14 @@ class Stage:
     """One program of several: a learner, its source and its number of updates; `given` adds trained things by name."""
 
     learner: Learner
-    source: Source
+    source: Source | Recording
     steps: int
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train(
     learner: Learner | Run | Sequence[Stage],
-    source: Source | None = None,
+    source: Source | Recording | None = None,
     *,
     steps: int = 0,
     seeds: int | Sequence[int] = 1,
@@ -49,7 +51,7 @@ def train(
     trackers: Sequence[Callable[[dict[str, Any]], None]] = (),
     progress: bool = False,
 ) -> Run:
-    """Train `learner` on `source` for `steps` updates, all `seeds` at once, and return the Run.
+    """Train `learner` on `source` for `steps` updates, all `seeds` at once, and return the Run. A Recording is a source, too.
 
     `seeds` is a number (0 ... n-1) or a list. `evaluate` is a task, a dict of tasks, or `measure(products, *, key) -> dict` called
     once per seed; it runs every `every` steps and at the end, a task on `episodes` episodes. `given` holds trained things by name.
@@ -115,7 +117,8 @@ def _train_one(
 ) -> Run:
     """One program. `before` is a run whose state goes on here, `after` the run of the stage before this one."""
     enable_cache()
-    learner, source, steps = stage.learner, stage.source, stage.steps
+    learner, steps = stage.learner, stage.steps
+    source = Dataset.of(stage.source) if isinstance(stage.source, Recording) else stage.source
     check_fit(learner, source, steps, stage.given)
     seeds = before.seeds if before else options.seed_numbers()
     parent = before or after

@@ -8,10 +8,12 @@ import pytest
 from policylab import spaces
 from policylab.environment import unroll
 from policylab.environments.cartpole import CartPole
+from policylab.environments.finite import chain, gridworld
 from policylab.environments.pendulum import Pendulum
 from policylab.environments.pointmass import PointMass
 from policylab.environments.time_limit import TimeLimit
 from policylab.errors import BadInput, Unsupported
+from policylab.evaluation.frames import frames
 from policylab.policy import Policy
 
 KEY = jax.random.key(0)
@@ -127,16 +129,41 @@ def test_point_mass_meets_obstacles_goals_and_walls():
         PointMass(order=3)
 
 
-@pytest.mark.parametrize("environment", [Pendulum(), CartPole(), TimeLimit(PointMass(obstacle=(0, 0, 0.2)), 10)])
-def test_pictures_show_the_observation(environment):
-    state, first = environment.reset(KEY)
-    action = spaces.sample(environment.spec.action, key=KEY)
-    for _ in range(5):
-        state, step = environment.step(state, action, KEY)
-    before, after = environment.picture(np.asarray(first)), environment.picture(np.asarray(step.observation))
+MAZE = gridworld(("S.#", "..G"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "first", "second"),
+    [
+        (Pendulum(), [1.0, 0.0, 0.0], [0.98, 0.2, 0.0]),
+        (CartPole(), [0.0, 0.0, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]),
+        (TimeLimit(PointMass(obstacle=(0, 0, 0.2)), 10), [-0.5, 0.0], [-0.45, 0.0]),
+        (TimeLimit(MAZE, 10), 0, 1),
+        (chain(12), 0, 11),
+    ],
+)
+def test_pictures_show_the_observation(environment, first, second):
+    before, after = environment.picture(np.asarray(first)), environment.picture(np.asarray(second))
     assert before.shape[1:] == (320, 3)
+    assert before.shape == after.shape
+    assert before.dtype == np.uint8
     assert (before != after).any()
     assert (before == environment.picture(np.asarray(first))).all()
+
+
+def test_the_agent_stands_in_its_cell():
+    for state, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]):
+        picture = MAZE.picture(np.asarray(state)).astype(int)
+        blue = np.argwhere((picture[..., 2] - picture[..., 0] > 80) & (picture[..., 0] < 80))
+        cell = (blue.mean(0) / picture.shape[0] * 2.2 - 0.1).astype(int)
+        assert tuple(cell) == (row, column)
+
+
+def test_frames_are_evenly_spaced_pictures_of_one_episode():
+    found = frames(Random(MAZE.spec.action), TimeLimit(MAZE, 40), seed=1, most=10)
+    assert 2 <= len(found) <= 11
+    assert {frame.shape for frame in found} == {MAZE.picture(np.asarray(0)).shape}
+    assert (found[0] == MAZE.picture(np.asarray(0))).all()
 
 
 def test_an_environment_without_pictures_says_so():

@@ -18,11 +18,14 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
 
 
 def _every() -> Result:
-    from policylab.tasks import task_names
+    from policylab.tasks import TASKS
 
-    names = list(task_names())
-    text = "\n".join(names) + "\n\npolicylab tasks NAME prints the spaces, datasets and reference returns of one."
-    return Result({"tasks": [{"name": name} for name in names]}, text)
+    rows = [(name, title) for name, (_, title) in TASKS.items()]
+    text = (
+        table(("task", "what it is"), rows)
+        + "\n\npolicylab tasks NAME prints the spaces, datasets and reference returns of one."
+    )
+    return Result({"tasks": [{"name": name, "title": title} for name, title in rows]}, text)
 
 
 def _one(name: str) -> Result:
@@ -42,6 +45,7 @@ def _one(name: str) -> Result:
         "control_rate": spec.control_rate,
         "datasets": dict(task.datasets),
         "reference": dict(task.reference),
+        "scale": task.scale if task.reference else None,
     }
     lines = [
         f"{task.name}: {task.title}",
@@ -51,6 +55,14 @@ def _one(name: str) -> Result:
         f"  horizon      {spec.horizon} steps" + (f" at {spec.control_rate:g} per second" if spec.control_rate else ""),
     ]
     if task.reference:
-        lines.append("  reference    " + ", ".join(f"{who} {value:g}" for who, value in task.reference.items()) + " (return)")
-    lines.append("\n" + table(("dataset", "what it is"), list(task.datasets.items())) if task.datasets else "\nno datasets")
+        lines.append(
+            "  reference    "
+            + ", ".join(f"{who} {value:g}" for who, value in task.reference.items())
+            + f" (return); {task.scale}"
+        )
+    lines.append(
+        "\n" + table(("dataset", "what it is"), list(task.datasets.items()))
+        if task.datasets
+        else "\nno datasets: bring one with --data PATH"
+    )
     return Result(document, "\n".join(lines))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from policylab.environment import Environment, Step
-from policylab.environments.drawing import Canvas
+from policylab.environments.drawing import AGENT, DANGER, Canvas
 from policylab.experience import Spec
 from policylab.spaces import Box, Discrete
 
@@ -53,12 +53,17 @@ class CartPole(Environment):
         return observation
 
     def picture(self, observation: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
-        """The cart on its track, and the pole."""
-        canvas = Canvas(-2.6, -0.5, 2.6, 1.4)
+        """The cart on its track, whose ends are marked, and the pole."""
+        canvas = Canvas(-2.7, -0.6, 2.7, 1.4)
         place, angle = float(observation[0]), float(observation[2])
-        canvas.line([(-2.4, 0.0), (2.4, 0.0)], "#bbbbbb", 0.02)
-        canvas.rectangle((place - 0.25, -0.12), (place + 0.25, 0.12), "#333f50")
-        canvas.line([(place, 0.0), (place + np.sin(angle), np.cos(angle))], "#c8553d", 0.07)
+        canvas.line([(-FARTHEST, -0.2), (FARTHEST, -0.2)], "#9a9a98", 0.03)
+        for end in (-FARTHEST, FARTHEST):
+            canvas.line([(end, -0.32), (end, -0.08)], DANGER, 0.06)
+        for wheel in (-0.2, 0.2):
+            canvas.circle((place + wheel, -0.13), 0.09, "#222222")
+        canvas.rectangle((place - 0.34, -0.1), (place + 0.34, 0.16), "#4f5358")
+        canvas.line([(place, 0.06), (place + np.sin(angle), 0.06 + np.cos(angle))], AGENT, 0.1)
+        canvas.circle((place, 0.06), 0.05, "#ffffff")
         return canvas.pixels()
 
 

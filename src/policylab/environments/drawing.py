@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 from policylab.errors import BadInput
 
+AGENT, GOAL, DANGER, WALL, START, FLOOR = "#2f5d9b", "#7fb98a", "#c86d5a", "#4f5358", "#dbe6f4", "#f1f1ef"
 _SMOOTH = 3  # drawn so many times larger, then shrunk, which smooths the edges
 
 Point = tuple[float, float]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from policylab.environment import Environment, Step
-from policylab.environments.drawing import Canvas
+from policylab.environments.drawing import AGENT, FLOOR, GOAL, Canvas
 from policylab.experience import Spec
 from policylab.spaces import Box
 
@@ -55,11 +55,14 @@ class Pendulum(Environment):
         return jnp.stack([jnp.arctan2(observation[1], observation[0]), observation[2]])
 
     def picture(self, observation: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
-        """The pole, with its tip where the angle says."""
+        """The pole, with its tip where the angle says, in the circle of its tip; the mark at the top is where it should be."""
         canvas = Canvas(-1.3, -1.3, 1.3, 1.3)
+        canvas.circle((0.0, 0.0), 1.13, FLOOR)
+        canvas.circle((0.0, 1.0), 0.13, GOAL)
         tip = (-float(observation[1]), float(observation[0]))
-        canvas.line([(0.0, 0.0), tip], "#c8553d", 0.14)
-        canvas.circle((0.0, 0.0), 0.05, "#222222")
+        canvas.line([(0.0, 0.0), tip], AGENT, 0.14)
+        canvas.circle((0.0, 0.0), 0.12, "#222222")
+        canvas.circle((0.0, 0.0), 0.05, "#ffffff")
         return canvas.pixels()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from policylab.environment import Environment, Step
-from policylab.environments.drawing import Canvas
+from policylab.environments.drawing import AGENT, DANGER, FLOOR, GOAL, START, WALL, Canvas
 from policylab.errors import BadInput
 from policylab.experience import Spec
 from policylab.spaces import Box
@@ -102,14 +102,16 @@ class PointMass(Environment):
     def picture(self, observation: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
         """The square with start region, goal, obstacle and the point."""
         canvas = Canvas(-1.1, -1.1, 1.1, 1.1)
-        canvas.rectangle((-1.1, -1.1), (1.1, 1.1), "#555555")
-        canvas.rectangle((-1.0, -1.0), (1.0, 1.0), "#ffffff")
+        canvas.rectangle((-1.1, -1.1), (1.1, 1.1), WALL)
+        canvas.rectangle((-1.0, -1.0), (1.0, 1.0), FLOOR)
         left, bottom, right, top = (float(edge) for edge in self.start)
-        canvas.rectangle((left, bottom), (right, top), "#e3ebf5")
-        canvas.circle((float(self.goal[0]), float(self.goal[1])), float(self.radius), "#7fb98a")
+        canvas.rectangle((left, bottom), (right, top), START)
+        canvas.circle((float(self.goal[0]), float(self.goal[1])), float(self.radius), GOAL)
         if float(self.obstacle[2]) > 0:
-            canvas.circle((float(self.obstacle[0]), float(self.obstacle[1])), float(self.obstacle[2]), "#888888")
-        canvas.circle((float(observation[0]), float(observation[1])), 0.04, "#c8553d")
+            canvas.circle(
+                (float(self.obstacle[0]), float(self.obstacle[1])), float(self.obstacle[2]), DANGER if self.deadly else WALL
+            )
+        canvas.circle((float(observation[0]), float(observation[1])), 0.05, AGENT)
         return canvas.pixels()
 
     def with_noise(self, noise: float) -> PointMass:

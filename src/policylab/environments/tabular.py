@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from policylab.environment import Environment, Step
-from policylab.environments.drawing import Canvas
+from policylab.environments.drawing import AGENT, DANGER, FLOOR, GOAL, START, WALL, Canvas
 from policylab.errors import BadInput
 from policylab.experience import Spec
 from policylab.spaces import Discrete
@@ -22,7 +22,7 @@ class Tabular(Environment):
 
     `transition[s, a, s']` is a probability, `reward[s, a, s']` what the step gives, `initial[s]` the probability of starting in
     s; entering a state with `terminal[s]` ends the episode. `discount` is that of the exact values. `success[s]` marks states
-    that count as success (none: nothing is reported). `layout` draws gridworlds. It sets no time limit.
+    that count as success (none: nothing is reported). `layout` draws gridworlds, `succeeds` is whether any state counts as success. It sets no time limit.
     """
 
     transition: Float[Array, "state action state"]
@@ -34,6 +34,7 @@ class Tabular(Environment):
     name: str = eqx.field(static=True, default="tabular")
     actions: tuple[str, ...] = eqx.field(static=True, default=())
     layout: tuple[str, ...] = eqx.field(static=True, default=())
+    succeeds: bool = eqx.field(static=True, default=False)
 
     @staticmethod
     def of(
@@ -74,7 +75,7 @@ class Tabular(Environment):
         flags = [np.zeros(states, bool) if flag is None else np.asarray(flag, bool) for flag in (terminal, success)]
         return Tabular(
             jnp.asarray(transition, jnp.float32), jnp.asarray(table, jnp.float32), jnp.asarray(initial, jnp.float32),
-            jnp.asarray(flags[0]), jnp.asarray(flags[1]), float(discount), name, actions, layout,
+            jnp.asarray(flags[0]), jnp.asarray(flags[1]), float(discount), name, actions, layout, bool(flags[1].any()),
         )  # fmt: skip
 
     @property
@@ -100,7 +101,7 @@ class Tabular(Environment):
     def step(self, state: Int[Array, ""], action: Int[Array, ""], key: PRNGKeyArray) -> tuple[Int[Array, ""], Step]:
         """A successor drawn from the table."""
         following = jax.random.categorical(key, jnp.log(self.transition[state, action])).astype(jnp.int32)
-        info = {"success": self.success[following].astype(jnp.float32)}
+        info = {"success": self.success[following].astype(jnp.float32)} if self.succeeds else {}
         step = Step(following, self.reward[state, action, following], self.terminal[following], jnp.zeros((), bool), info=info)
         return following, step
 
@@ -113,15 +114,26 @@ class Tabular(Environment):
         return dataclasses.replace(self, discount=float(discount))
 
     def picture(self, observation: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
-        """The gridworld with its agent. Raises `BadInput` for a process without layout."""
-        if not self.layout:
-            raise BadInput(f"{self.name} has no layout to draw")
-        canvas = Canvas(0.0, -float(len(self.layout)), float(len(self.layout[0])), 0.0)
-        colours = {"#": "#555555", "G": "#7fb98a", "X": "#c86d5a", "S": "#e3ebf5"}
+        """The gridworld with its agent; a process without layout as a row of its states, ten to a line, the present one filled."""
+        if self.layout:
+            return self._grid(int(observation))
+        columns = min(10, self.states)
+        canvas = Canvas(-0.1, -float(-(-self.states // columns)) - 0.1, columns + 0.1, 0.1)
+        for state in range(self.states):
+            centre = (state % columns + 0.5, -(state // columns) - 0.5)
+            canvas.circle(centre, 0.42, WALL)
+            canvas.circle(centre, 0.38, AGENT if state == int(observation) else FLOOR)
+        return canvas.pixels()
+
+    def _grid(self, state: int) -> UInt8[np.ndarray, "height width 3"]:
+        height, width = len(self.layout), len(self.layout[0])
+        canvas = Canvas(-0.1, -height - 0.1, width + 0.1, 0.1)
+        canvas.rectangle((-0.1, -height - 0.1), (width + 0.1, 0.1), WALL)
+        colours = {"G": GOAL, "X": DANGER, "S": START}
         free = [(i, j) for i, row in enumerate(self.layout) for j, kind in enumerate(row) if kind != "#"]
-        for i, row in enumerate(self.layout):
-            for j, kind in enumerate(row):
-                canvas.rectangle((j + 0.02, -i - 0.02), (j + 0.98, -i - 0.98), colours.get(kind, "#f4f4f4"))
-        i, j = free[int(observation)]
-        canvas.circle((j + 0.5, -i - 0.5), 0.3, "#33507a")
+        for i, j in free:
+            canvas.rectangle((j + 0.02, -i - 0.02), (j + 0.98, -i - 0.98), colours.get(self.layout[i][j], FLOOR))
+        i, j = free[state]
+        canvas.circle((j + 0.5, -i - 0.5), 0.36, "#ffffff")
+        canvas.circle((j + 0.5, -i - 0.5), 0.3, AGENT)
         return canvas.pixels()

@@ -40,4 +40,4 @@ def scale_of(task: Task) -> str:
     reference returns. Never called a D4RL score: those belong to the dynamics that D4RL recorded."""
     if not task.reference:
         return f"return, {dynamics_of(task)}"
-    return f"score: 0 = random, 100 = expert, {dynamics_of(task)}"
+    return f"score: {task.scale}, {dynamics_of(task)}"

@@ -73,7 +73,7 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
 
 def unit(task: Task) -> str:
     """What a task's scores are called."""
-    return "score (0 random, 100 expert)" if task.reference else "return"
+    return f"score ({task.scale})" if task.reference else "return"
 
 
 def _scores(task: Task, trials: Trials) -> np.ndarray:

@@ -7,22 +7,36 @@ import importlib
 
 from policylab.errors import BadInput
 
-# family -> the names of its tasks; `policylab.tasks.FAMILY.load(name)` makes one.
-FAMILIES = {
-    "pointmaze": ("umaze", "medium", "large"),
+# name of the task -> its module below policylab.tasks, whose `load(name, title)` makes it, and its title.
+TASKS = {
+    "pointmaze/umaze": ("pointmaze", "a point in a U-shaped maze, 2 forces, -1 per decision until the goal; MuJoCo"),
+    "pointmaze/medium": ("pointmaze", "the same in a maze of 8 by 8 cells with wrong turns"),
+    "pointmaze/large": ("pointmaze", "the same in a maze of 9 by 12 cells, six times the way of the U"),
+    "pendulum": ("pendulum", "pendulum swing-up, 1 torque, 200 steps; Gymnasium's dynamics, compiled"),
+    "cartpole": ("cartpole", "cart and pole, 2 choices, up to 500 steps; Gymnasium's dynamics, compiled"),
+    "gridworld/rooms": ("tabular", "four rooms, a third of the moves slip, 1 at the goal"),
+    "gridworld/cliff": ("tabular", "cliff walk, -1 per step, -100 for a fall"),
+    "gridworld/lake": ("tabular", "frozen lake 8 by 8, two thirds of the moves slip, holes end the episode"),
+    "gridworld/maze": ("tabular", "a maze with dead ends, -1 per step"),
+    "chain": ("tabular", "ten states in a row, the far end is worth 100 times the near one"),
+    "riverswim": ("tabular", "six states, swimming up is hard and pays, drifting down is easy and hardly does"),
+    "garnet": ("tabular", "a random process of 20 states and 4 actions"),
+    "hopper": ("locomotion", "Hopper-v5, 3 torques; your own data, D4RL's scale on other dynamics"),
+    "halfcheetah": ("locomotion", "HalfCheetah-v5, 6 torques; your own data, D4RL's scale on other dynamics"),
+    "walker2d": ("locomotion", "Walker2d-v5, 6 torques; your own data, D4RL's scale on other dynamics"),
 }
 
 
 def task_names() -> tuple[str, ...]:
     """The names of all tasks, such as `pointmaze/umaze`."""
-    return tuple(f"{family}/{name}" if name else family for family, names in FAMILIES.items() for name in names)
+    return tuple(TASKS)
 
 
 def load_task(name: str):
     """The task of that name. Raises `BadInput` if there is none."""
-    if name not in task_names():
-        close = difflib.get_close_matches(name, task_names(), 1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(task_names())}"
+    if name not in TASKS:
+        close = difflib.get_close_matches(name, TASKS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(TASKS)}"
         raise BadInput(f"there is no task {name!r}: {hint}")
-    family, _, member = name.partition("/")
-    return importlib.import_module(f"policylab.tasks.{family}").load(member)
+    module, title = TASKS[name]
+    return importlib.import_module(f"policylab.tasks.{module}").load(name, title)

@@ -60,6 +60,11 @@ MAZES = {
 HELD, RATE = 5, 20.0  # simulator steps of 10 ms per decision, decisions per second
 HORIZON = {"umaze": 60, "medium": 120, "large": 160}
 STEPS = {"umaze": 20_000, "medium": 40_000, "large": 60_000}
+REFERENCE = {
+    "umaze": {"random": -59.24, "expert": -22.47},
+    "medium": {"random": -119.54, "expert": -40.66},
+    "large": {"random": -159.99, "expert": -59.70},
+}
 RECIPES = {
     "random": "uniformly random forces from the task's own starts",
     "mixed": "wanderers, pilots that turn back on the way, pilots that start near the goal; no episode goes from start to goal",
@@ -98,6 +103,11 @@ class PointMaze(Task):
         """The map, with start cells and goal cell."""
         return MAZES[self.size][1]
 
+    @property
+    def steps(self) -> int:
+        """Decisions in a dataset of the default size."""
+        return STEPS[self.size]
+
     def environment(self, instance: int = 0) -> Gymnasium:
         """MuJoCo, hosted. The episode ends at the goal."""
         return Gymnasium(Build(self.size), horizon=HORIZON[self.size], control_rate=RATE)
@@ -109,8 +119,8 @@ class PointMaze(Task):
 
     @property
     def reference(self) -> Mapping[str, float]:
-        """Success of uniformly random forces and of the steady pilot, measured by `python -m policylab.tasks.pointmaze`."""
-        return {"random": 0.0, "expert": 1.0}
+        """Mean returns of uniformly random forces and of the steady pilot, as `python -m policylab.tasks.reference NAME` prints."""
+        return REFERENCE[self.size]
 
     def dataset(
         self, name: str, *, steps: int = 0, seed: int = 0, progress: Callable[[int, int], Any] | None = None
@@ -121,7 +131,7 @@ class PointMaze(Task):
         """
         if name not in RECIPES:
             raise BadInput(f"{self.name} has no dataset {name!r}: choose one of {', '.join(RECIPES)}")
-        steps = steps or STEPS[self.size]
+        steps = steps or self.steps
         facts = {
             "task": self.name,
             "recipe": name,
@@ -198,6 +208,6 @@ def _pick(rng: np.random.Generator, cells: list[Cell] | tuple[Cell, ...]) -> Cel
     return cells[rng.integers(len(cells))]
 
 
-def load(size: str) -> PointMaze:
-    """The task of one maze size."""
-    return PointMaze(f"pointmaze/{size}", f"Point in a maze ({size}), forces, sparse reward, MuJoCo", size)
+def load(name: str, title: str) -> PointMaze:
+    """The task of that name, `pointmaze/SIZE`."""
+    return PointMaze(name, title, name.rpartition("/")[2])

@@ -1,0 +1,48 @@
+"""Hopper, HalfCheetah and Walker2d: Gymnasium's v5 environments on today's MuJoCo. The data are the user's.
+
+The reference returns are those that D4RL published for its own environments (Fu et al. 2020, appendix; `infos.py` of its
+code). Gymnasium's v5 moves differently, so a score on this scale is comparable between methods here and is not a D4RL score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from policylab.environments.hosted import Gymnasium
+from policylab.task import Task
+
+# name -> id, D4RL's reference returns of a random policy and of its expert.
+_TASKS = {
+    "hopper": ("Hopper-v5", -20.272305, 3234.3),
+    "halfcheetah": ("HalfCheetah-v5", -280.178953, 12135.0),
+    "walker2d": ("Walker2d-v5", 1.629008, 4592.3),
+}
+
+
+@dataclass(frozen=True)
+class Locomotion(Task):
+    """One robot, 1,000 steps; scores on D4RL's scale from other dynamics."""
+
+    environment_id: str
+    low: float
+    high: float
+
+    def environment(self, instance: int = 0) -> Gymnasium:
+        """MuJoCo, hosted."""
+        return Gymnasium(self.environment_id)
+
+    @property
+    def reference(self) -> Mapping[str, float]:
+        """D4RL's reference returns, measured by its authors on other dynamics."""
+        return {"random": self.low, "expert": self.high}
+
+    @property
+    def scale(self) -> str:
+        """Whose 0 and 100 these are, and what they are not."""
+        return "D4RL's scale, other dynamics"
+
+
+def load(name: str, title: str) -> Locomotion:
+    """The task of that name."""
+    return Locomotion(name, title, *_TASKS[name])
