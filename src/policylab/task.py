@@ -55,6 +55,11 @@ class Task:
         """What 0 and 100 of `score` are, in a few words."""
         return "0 = random, 100 = expert"
 
+    @property
+    def caution(self) -> str:
+        """A sentence that reports put beside the scores, where they could be taken for something else."""
+        return ""
+
     def score(self, outcome: np.ndarray) -> np.ndarray:
         """Returns on the 0-100 scale of `reference` (unchanged where there is none)."""
         if not self.reference:

@@ -19,15 +19,17 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     """Collect whole episodes."""
     parser = Parser(
         "collect",
-        "A saved policy or run plays in --task or --environment; without one, --dataset names the task's own scripted controller.",
+        "A saved policy or run, or the word random, plays in --task or --environment; without one, --dataset names the task's own\n"
+        "scripted controller.",
         "Examples:\n  policylab collect runs/iql --task pointmaze/umaze --steps 10000 --out data/iql.hdf5\n"
+        "  policylab collect random --environment Pendulum-v1 --episodes 20 --out data/random.npz\n"
         "  policylab collect --task pointmaze/umaze --dataset expert --steps 10000 --out data/expert --format minari",
         words="[RUN_OR_POLICY]",
         out="the dataset to write: FILE.hdf5, FILE.npz, or a folder (required); what is there already is kept",
         seed="of starts, noise and sampling",
     )
     parser.add_argument(
-        "subject", nargs="?", metavar="RUN_OR_POLICY", help="the folder of a run, or the file of a saved policy"
+        "subject", nargs="?", metavar="RUN_OR_POLICY", help="the folder of a run, the file of a saved policy, or random"
     )
     parser.add_argument("--task", metavar="NAME", help="where to play: a task")
     parser.add_argument("--environment", metavar="ID", help="where to play: a Gymnasium environment")
@@ -67,27 +69,26 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInput("how much? Give either --episodes N or --steps N")
     if options.dataset is not None and (options.task is None or options.episodes is not None):
         raise BadInput("a scripted controller belongs to a --task and flies for a number of --steps: give these")
-    if options.subject is not None and not Path(options.subject).exists():
-        raise BadInput(
-            f"there is no run or policy at {options.subject}: give the folder of a run, or the file of a saved policy"
-        )
+    if options.subject is not None:
+        inputs.require_subject(options.subject)
 
 
 def _played(options: argparse.Namespace) -> Any:
     task = inputs.judge(options)
     assert task is not None
-    policy, spec = inputs.saved_policy(Path(options.subject), options.learner)
-    spec.require(task.spec, ours=options.subject, theirs=task.name)
-    import jax
+    from policylab.collecting import collect
 
-    from policylab.evaluation.rollouts import collect
-
+    policy: Any = "random"
+    if options.subject != inputs.RANDOM:
+        policy, spec = inputs.saved_policy(Path(options.subject), options.learner)
+        spec.require(task.spec, ours=options.subject, theirs=task.name)
     return collect(
-        policy.mode() if options.mode else policy,
-        task.environment(),
-        key=jax.random.key(options.seed),
-        episodes=options.episodes or 0,
+        policy,
+        task,
+        options.episodes or 0,
         steps=options.steps or 0,
+        mode=options.mode,
+        seed=options.seed,
         name=Path(options.out).stem,
     )
 

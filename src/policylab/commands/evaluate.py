@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         words="RUN_OR_POLICY",
         seed="numbers the block of episodes: equal numbers meet equal starts, whoever plays (common random numbers)",
     )
-    parser.add_argument("subject", metavar="RUN_OR_POLICY", help="the folder of a run, or the file of a saved policy")
+    parser.add_argument("subject", metavar="RUN_OR_POLICY", help="the folder of a run, the file of a saved policy, or random")
     parser.add_argument(
         "--task", metavar="NAME", help="where to play: a task, which also scores from 0 (random) to 100 (expert)"
     )
@@ -40,14 +40,18 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         parser.error("where to evaluate? Give --task NAME or --environment ID")
     if options.out:
         claim_place(Path(options.out))
-    place = Path(options.subject)
-    if not place.exists():
-        raise BadInput(f"there is no run or policy at {place}: give the folder of a run, or the file of a saved policy")
+    inputs.require_subject(options.subject)
 
     task = inputs.judge(options)
     assert task is not None
-    policies, spec, seeds, name = _subject(place, options.learner)
-    spec.require(task.spec, ours=str(place), theirs=task.name)
+    if options.subject == inputs.RANDOM:
+        from policylab.policies.uniform import UniformRandom
+
+        policies, seeds, name, options.sample = UniformRandom(task.spec.action), (0,), inputs.RANDOM, True
+    else:
+        place = Path(options.subject)
+        policies, spec, seeds, name = _subject(place, options.learner)
+        spec.require(task.spec, ours=str(place), theirs=task.name)
     trials = _play(policies, task, seeds, options, name)
     return options, _report(trials, task, seeds, options)
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from policylab.task import Task
 
 
+RANDOM = "random"  # the policy of that name needs no file
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The data of a command (with their name), and the task they belong to where one was named."""
@@ -114,6 +117,14 @@ def describe_recording(recording: Recording, name: str) -> dict[str, Any]:
         "action": spaces.describe(recording.spec.action),
         "rewards": recording.reward is not None,
     }
+
+
+def require_subject(subject: str) -> None:
+    """Raise `BadInput` unless there is a run or a policy at `subject`, or it is the word random."""
+    if subject != RANDOM and not Path(subject).exists():
+        raise BadInput(
+            f"there is no run or policy at {subject}: give the folder of a run, the file of a saved policy, or the word random"
+        )
 
 
 def saved_run(path: Path, learner: str | None) -> Run:

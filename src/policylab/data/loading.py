@@ -220,20 +220,24 @@ def _expected(environment: str | Spec | None) -> Spec | None:
 def _fit(recording: Recording, expected: Spec | None) -> Recording:
     """The recording with the environment's bounds and horizon; its spaces must be the same.
 
-    A choice that was never taken does not show in numbered data, so that fewer choices than the environment's are no mismatch.
+    A choice that was never taken, or a state that was never seen, does not show in numbered data, so that fewer of them than the
+    environment has are no mismatch.
     """
     if expected is None:
         return recording
     name, where = recording.name or "the data", expected.environment or "the environment"
     mine, theirs = recording.spec.action, expected.action
     if isinstance(mine, spaces.Discrete) and isinstance(theirs, spaces.Discrete):
-        if mine.labels and not theirs.labels and mine.labels != tuple(str(i) for i in range(mine.n)):
+        named = recording.spec.environment != expected.environment and mine.labels and not theirs.labels
+        if named and mine.labels != tuple(str(i) for i in range(mine.n)):
             raise BadInput(
                 f"{name} calls its actions {', '.join(mine.labels[:4])}, but {where} numbers them from 0: write the numbers of "
                 f"{where} into the data, so that none is confused with another"
             )
         mine = theirs if mine.n < theirs.n else mine
-    spec = replace(recording.spec, action=mine)
+    seen, known = recording.spec.observation, expected.observation
+    fewer = isinstance(seen, spaces.Discrete) and isinstance(known, spaces.Discrete) and seen.n < known.n
+    spec = replace(recording.spec, action=mine, observation=known if fewer else seen)
     spec.require(expected, ours=name, theirs=where)
     spec = replace(
         spec,

@@ -22,7 +22,8 @@ class Tabular(Environment):
 
     `transition[s, a, s']` is a probability, `reward[s, a, s']` what the step gives, `initial[s]` the probability of starting in
     s; entering a state with `terminal[s]` ends the episode. `discount` is that of the exact values. `success[s]` marks states
-    that count as success (none: nothing is reported). `layout` draws gridworlds, `succeeds` is whether any state counts as success. It sets no time limit.
+    that count as success (none: nothing is reported). `layout` draws gridworlds, `succeeds` is whether
+    any state counts as success. It sets no time limit.
     """
 
     transition: Float[Array, "state action state"]

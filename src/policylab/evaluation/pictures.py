@@ -37,6 +37,14 @@ def card_figure(card: Card, recording: Recording, *, seed: int = 0) -> bytes:
 
 
 def _states(axes: Any, figure: Any, recording: Recording, seed: int) -> None:
+    space = recording.spec.observation
+    if isinstance(space, spaces.Discrete):
+        visited = np.asarray(recording.observation).reshape(-1)[recording.observation_rows]
+        axes.bar(np.arange(space.n), np.bincount(visited, minlength=space.n), width=1.0, color="#56699b")
+        axes.set_title("where the data have been")
+        axes.set_xlabel("state")
+        axes.set_ylabel("steps")
+        return
     rows = rows_of(recording, limit=200_000, seed=seed)
     chosen = sample(rows.steps, _DOTS, seed)
     state = rows.state[chosen]
@@ -86,6 +94,8 @@ def _actions(axes: Any, recording: Recording) -> None:
     if isinstance(space, spaces.Discrete):
         counts = np.bincount(np.asarray(recording.action).reshape(-1), minlength=space.n)
         axes.bar(np.arange(space.n), counts, color="#009E73")
+        if 0 < len(space.labels) <= 6:
+            axes.set_xticks(np.arange(space.n), space.labels)
         axes.set_xlabel("choice")
     elif isinstance(space, spaces.Box):
         flat = np.asarray(recording.action).reshape(recording.steps, -1)

@@ -45,7 +45,7 @@ def evaluate(
         if isinstance(environment, Gymnasium):
             played = play(policies, environment, count=len(seeds), episodes=episodes, horizon=steps, key=key)
         else:
-            played = Played(*jax.device_get(_sums(policies, environment, key, jnp.asarray(steps), episodes)))
+            played = Played(*jax.device_get(_sums(policies, environment, key, jnp.asarray(steps), len(seeds), episodes)))
     return Trials.of(name, played.returns, seeds=seeds, success=played.success, length=played.lengths)
 
 
@@ -119,9 +119,9 @@ def _steps(environment: Environment, horizon: int) -> int:
     return min(horizon or own, own or horizon)
 
 
-@partial(jax.jit, static_argnames="episodes")
+@partial(jax.jit, static_argnames=("count", "episodes"))
 def _sums(
-    policies: Policy, environment: Environment, key: PRNGKeyArray, horizon: Int[Array, ""], episodes: int
+    policies: Policy, environment: Environment, key: PRNGKeyArray, horizon: Int[Array, ""], count: int, episodes: int
 ) -> tuple[Float[Array, "seed episode"], Float[Array, "seed episode"], Int[Array, "seed episode"]]:
     """Returns, success and lengths, in one loop over time that stops when every episode has ended.
 
@@ -143,7 +143,8 @@ def _sums(
 
     def everywhere(function: Any, *axes: int | None) -> Any:
         """Over seeds, and within them over episodes; the axes are those of the arguments after policy and episode keys."""
-        return jax.vmap(jax.vmap(function, in_axes=(None, 0, *axes)), in_axes=(0, None, *axes))
+        over_episodes = jax.vmap(function, in_axes=(None, 0, *axes))
+        return jax.vmap(over_episodes, in_axes=(0, None, *axes), axis_size=count)  # a policy may have no arrays
 
     def more(loop: tuple) -> Array:
         carry, _, _, _, time = loop

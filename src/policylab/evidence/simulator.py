@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from policylab.errors import BadInput
+from policylab.evaluation.dynamics import dynamics_of
 from policylab.evaluation.statistics import Interval, interval, paired_differences, wilson
 from policylab.evaluation.task_scores import REPORT_KEY, SELECTION_KEY, trials_of
 from policylab.evidence.kinds import Evidence
@@ -36,8 +37,10 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
     selection = {name: _scores(task, trials) for name, trials in chosen_by.items()}
     winner = max(selection, key=lambda name: selection[name].mean())
     clones = [name for name in CLONES if name in selection]
-    baseline = max(clones, key=lambda name: selection[name].mean()) if clones else None
+    # Among equals the winner stays, so that a cloning method that wins is never compared with another one.
+    baseline = max(clones, key=lambda name: (selection[name].mean(), name == winner)) if clones else None
 
+    problem.facts["dynamics"] = dynamics_of(task)
     confirmed: dict[str, tuple[Run, Trials]] = {}
     for name in dict.fromkeys([winner, *([baseline] if baseline else [])]):
         run = train(plan.learners[name], dataset, steps=plan.steps, seeds=plan.fresh, progress=problem.progress)
@@ -55,6 +58,7 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
             "Every policy was tried in the environment. The numbers below come from seeds and episodes that took no part in choosing "
             f"the winner: {len(plan.fresh)} fresh trainings, {plan.report_episodes} fresh episodes each, always the last checkpoint. "
             f"The saved policy is that of seed {ship}, the lowest fresh seed, not the best one."
+            + (f" {task.caution}" if task.caution else "")
         ),
         unit=unit(task),
         confirmed=(
@@ -91,7 +95,15 @@ def _extras(trials: Trials) -> dict[str, str]:
 
 def _row(name: str, values: np.ndarray, winner: bool, trials: Trials) -> Row:
     found = _interval(values)
-    return Row(name, found.value, (found.low, found.high), f"{len(values)} seeds", winner=winner, extra=_extras(trials))
+    return Row(
+        name, found.value, (found.low, found.high), f"{len(values)} seeds", note=_width(values), winner=winner,
+        extra=_extras(trials),
+    )  # fmt: skip
+
+
+def _width(values: np.ndarray) -> str:
+    """What to know of an interval without width."""
+    return "all equal, so this interval has no width: it does not say that nothing varies" if np.ptp(values) == 0 else ""
 
 
 def _interval(values: np.ndarray) -> Interval:
@@ -105,7 +117,7 @@ def _shipped_row(task: Task, trials: Trials, seed: int) -> Row:
     found = _interval(scores)
     return Row(
         f"saved policy (seed {seed})", found.value, (found.low, found.high), f"{len(scores)} episodes",
-        note="this one policy, over episodes", extra=_extras(trials),
+        note="; ".join(filter(None, ("this one policy, over episodes", _width(scores)))), extra=_extras(trials),
     )  # fmt: skip
 
 

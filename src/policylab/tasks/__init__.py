@@ -11,7 +11,7 @@ from policylab.errors import BadInput
 TASKS = {
     "pointmaze/umaze": ("pointmaze", "a point in a U-shaped maze, 2 forces, -1 per decision until the goal; MuJoCo"),
     "pointmaze/medium": ("pointmaze", "the same in a maze of 8 by 8 cells with wrong turns"),
-    "pointmaze/large": ("pointmaze", "the same in a maze of 9 by 12 cells, six times the way of the U"),
+    "pointmaze/large": ("pointmaze", "the same in a maze of 9 by 12 cells, the longest way"),
     "pendulum": ("pendulum", "pendulum swing-up, 1 torque, 200 steps; Gymnasium's dynamics, compiled"),
     "cartpole": ("cartpole", "cart and pole, 2 choices, up to 500 steps; Gymnasium's dynamics, compiled"),
     "gridworld/rooms": ("tabular", "four rooms, a third of the moves slip, 1 at the goal"),

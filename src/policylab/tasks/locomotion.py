@@ -42,6 +42,14 @@ class Locomotion(Task):
         """Whose 0 and 100 these are, and what they are not."""
         return "D4RL's scale, other dynamics"
 
+    @property
+    def caution(self) -> str:
+        """What reports say beside the scores."""
+        return (
+            "Scores are on D4RL's scale (0: its random policy, 100: its expert), but from other dynamics: compare them with each "
+            "other; they are no D4RL scores."
+        )
+
 
 def load(name: str, title: str) -> Locomotion:
     """The task of that name."""
