@@ -104,6 +104,7 @@ def _scripted(options: argparse.Namespace) -> Any:
 def _report(recording: Any, place: Path) -> Result:
     import numpy as np
 
+    from policylab import spaces
     from policylab.commands.figures import figure
 
     document = {**inputs.describe_recording(recording, recording.name), "path": str(place), "origin": recording.origin}
@@ -117,5 +118,6 @@ def _report(recording: Any, place: Path) -> Result:
         reached = np.maximum.reduceat(np.asarray(recording.extra["success"]), np.cumsum(recording.lengths) - recording.lengths)
         document["success"] = {"successes": int((reached > 0).sum()), "episodes": recording.episodes}
         lines.append(f"  success {int((reached > 0).sum())} of {recording.episodes}")
-    lines.append(f'use it: policylab diagnose {place}, policylab train iql --data {place}, policylab.load_data("{place}")')
+    learner = "bcq" if isinstance(recording.spec.action, spaces.Discrete) else "iql"
+    lines.append(f'use it: policylab diagnose {place}, policylab train {learner} --data {place}, policylab.load_data("{place}")')
     return Result(document, "\n".join(lines), written=True)

@@ -53,7 +53,7 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
     return Evidence(
         kind="environment",
         winner=winner,
-        verdict=_verdict(winner, baseline, fresh, unit(task)),
+        verdict=_verdict(winner, baseline, fresh, unit(task), _extras(confirmed[winner][1])),
         words=(
             "Every policy was tried in the environment. The numbers below come from seeds and episodes that took no part in choosing "
             f"the winner: {len(plan.fresh)} fresh trainings, {plan.report_episodes} fresh episodes each, always the last checkpoint. "
@@ -135,13 +135,15 @@ def _differences(winner: str, baseline: str | None, fresh: dict[str, np.ndarray]
     )
 
 
-def _verdict(winner: str, baseline: str | None, fresh: dict[str, np.ndarray], unit: str) -> str:
+def _verdict(winner: str, baseline: str | None, fresh: dict[str, np.ndarray], unit: str, extras: dict[str, str]) -> str:
     mine = _interval(fresh[winner])
     told = f"The best method is {winner}: {number(mine.value)} {unit}, 95% interval {number(mine.low)} to {number(mine.high)}"
+    if "successes" in extras:
+        told += f", successes in {extras['successes']} of the fresh episodes"
     if baseline is None:
         return told + "."
     if baseline == winner:
-        return told + ". It is a cloning baseline itself: on these data nothing that learns from the rewards did better."
+        return told + ". It is a cloning method itself: on the selection seeds nothing that learns values did better."
     (found,) = paired_differences({baseline: fresh[baseline], winner: fresh[winner]})
     gap = f"{number(found.difference)} ({number(found.interval[0])} to {number(found.interval[1])})"
     bar = _interval(fresh[baseline]).low

@@ -76,7 +76,7 @@ def render(report: Report) -> str:
         ),
         _picture(
             "A rollout of the winner", animation(report.frames) if len(report.frames) else b"", "gif",
-            "One episode of the saved policy, on an episode number that was not used for selection.",
+            "One episode of the saved policy, from a start that was not used for selection.",
         ),
         _scores(
             "How the winner was chosen", report.selection, report.unit,
