@@ -60,12 +60,12 @@ class Task:
         """A sentence that reports put beside the scores, where they could be taken for something else."""
         return ""
 
-    def score(self, outcome: np.ndarray) -> np.ndarray:
+    def score(self, outcome: float | np.ndarray) -> np.ndarray:
         """Returns on the 0-100 scale of `reference` (unchanged where there is none)."""
         if not self.reference:
             return np.asarray(outcome)
         low, high = self.reference["random"], self.reference["expert"]
-        return 100.0 * (np.asarray(outcome) - low) / (high - low)
+        return np.asarray(100.0 * (np.asarray(outcome) - low) / (high - low))
 
     def metric(self, trials: Trials) -> dict[str, float]:
         """The task's numbers from a table of trials."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 
+import policylab as lab
 from policylab.environments import exact
 from policylab.tasks import load_task
 from policylab.tasks.tabular import process
@@ -76,3 +78,20 @@ def test_the_lake_has_gymnasiums_time_limit():
 def test_processes_without_a_goal_report_no_success():
     assert "success" not in load_task("chain").dataset("expert", steps=100).extra
     assert load_task("gridworld/cliff").dataset("expert", steps=100).extra["success"].max() == 1.0
+
+
+@pytest.mark.parametrize("learner", [lab.BC, lab.DQN, lab.DiscreteBCQ, lab.DiscreteCQL, lab.QRDQN])
+def test_every_learner_of_choices_learns_from_numbered_states(learner):
+    """After enough updates on a two-state process the better choice is taken in both states."""
+    rng = np.random.default_rng(0)
+    state, action = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
+    if learner is lab.BC:
+        action = np.where(rng.random(400) < 0.9, 1 - state, state)  # cloning takes the commoner one
+    recording = lab.recording_from_steps(
+        state, action, (action != state).astype(np.float32), np.ones(400, bool), spec=lab.Spec(lab.Discrete(2), lab.Discrete(2))
+    )
+    settings = {"batch_size": 32, "learning_rate": 1e-2}
+    settings |= {"policy": lab.Categorical(width=8, depth=1)} if learner is lab.BC else {"width": 8, "depth": 1}
+    settings |= {"quantiles": 4} if learner is lab.QRDQN else {}
+    policy = lab.train(learner(**settings), recording, steps=150).policy().mode()
+    assert [int(policy.act(np.int32(s), None, key=jax.random.key(0))[0]) for s in (0, 1)] == [1, 0]

@@ -66,6 +66,5 @@ def _drawn(simulator: Any) -> np.ndarray:
     try:
         return np.asarray(simulator.render())
     except Exception as error:
-        raise BadInput(
-            f"this machine cannot draw the environment ({type(error).__name__}: {error}): try MUJOCO_GL=egl"
-        ) from error
+        advice = ": try MUJOCO_GL=egl" if "gl" in str(error).lower() else ""
+        raise BadInput(f"this machine cannot draw the environment ({type(error).__name__}: {error}){advice}") from error

@@ -137,7 +137,11 @@ def _differences(winner: str, baseline: str | None, fresh: dict[str, np.ndarray]
 
 def _verdict(winner: str, baseline: str | None, fresh: dict[str, np.ndarray], unit: str, extras: dict[str, str]) -> str:
     mine = _interval(fresh[winner])
-    told = f"The best method is {winner}: {number(mine.value)} {unit}, 95% interval {number(mine.low)} to {number(mine.high)}"
+    what, bracket, scale = unit.partition(" (")
+    told = (
+        f"The best method is {winner}: {what} {number(mine.value)}{bracket}{scale}, 95% interval {number(mine.low)} to "
+        f"{number(mine.high)}"
+    )
     if "successes" in extras:
         told += f", successes in {extras['successes']} of the fresh episodes"
     if baseline is None:

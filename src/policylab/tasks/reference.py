@@ -19,7 +19,7 @@ def measure(name: str, *, size: int = SIZE, seed: int = SEED) -> dict[str, tuple
     task, rows = load_task(name), {}
     for recipe in RECIPES:
         if recipe not in task.datasets:
-            raise BadInput(f"{name} has no recipe {recipe!r} to measure")
+            raise BadInput(f"{name} has no dataset {recipe!r} to measure: its references are not ours")
         returns = task.dataset(recipe, steps=size * task.steps, seed=seed).returns
         rows[recipe] = float(returns.mean()), float(returns.std(ddof=1) / np.sqrt(len(returns))), len(returns)
     return rows
@@ -34,4 +34,7 @@ def main(names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except BadInput as error:
+        sys.exit(f"policylab: {error}")
