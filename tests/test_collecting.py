@@ -67,6 +67,8 @@ def test_runs_play_and_the_horizon_cuts():
     assert recording.steps >= 12
     with pytest.raises(BadInput, match="either a number of episodes or a number of steps"):
         lab.collect(run, task)
+    with pytest.raises(BadInput, match="either a number of episodes or a number of steps"):
+        lab.collect(run, task, -3, steps=3)
     with pytest.raises(BadInput, match="Box"):
         lab.collect(run, "pendulum", 1)
     with pytest.raises(BadInput, match="no policy at nowhere"):

@@ -15,6 +15,7 @@ from policylab.errors import BadInput
 from policylab.evaluation import rollouts
 from policylab.policies.uniform import UniformRandom
 from policylab.policy import Policy
+from policylab.progress import Progress
 from policylab.runs import Run, load_product
 from policylab.task import Task
 
@@ -30,6 +31,7 @@ def collect(
     horizon: int = 0,
     seed: int = 0,
     name: str = "",
+    progress: bool = False,
 ) -> Recording:
     """Whole episodes of a policy: `episodes` of them, or as many as it takes to hold at least `steps` actions.
 
@@ -42,8 +44,10 @@ def collect(
     """
     place = _environment(environment)
     actor = _policy(policy, place)
+    bar = Progress(f"playing {place.spec.environment}".strip(), steps, enabled=progress and steps > 0)
     recording = rollouts.collect(
-        actor.mode() if mode else actor, place, key=jax.random.key(seed), episodes=episodes, steps=steps, horizon=horizon, name=name
+        actor.mode() if mode else actor, place, key=jax.random.key(seed), episodes=episodes, steps=steps, horizon=horizon,
+        name=name, progress=lambda done, total: bar.advance(done),
     )  # fmt: skip
     facts = {"seed": seed, "action": "mode" if mode else "sampled"}
     if keep is not None:

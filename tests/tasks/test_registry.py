@@ -112,6 +112,8 @@ def test_a_wrong_name_is_one_sentence():
         load_task("cartpol")
     with pytest.raises(BadInput, match="no dataset 'best'"):
         load_task("cartpole").dataset("best")
+    with pytest.raises(BadInput, match="-3 steps cannot be"):
+        load_task("cartpole").dataset("expert", steps=-3)
     with pytest.raises(BadInput, match="has no dataset 'best'"):
         load_task("pointmaze/umaze").dataset("best")
 

@@ -47,26 +47,27 @@ def test_best_returns_of_the_deterministic_ones_are_shortest_ways():
 @pytest.mark.parametrize(
     ("name", "simulator", "actions"),
     [
-        ("gridworld/lake", gymnasium.make("FrozenLake8x8-v1", is_slippery=True), (3, 2, 1, 0)),  # ours: up, right, down, left
-        ("gridworld/cliff", gymnasium.make("CliffWalking-v1"), (0, 1, 2, 3)),
+        ("gridworld/lake", gymnasium.make("FrozenLake8x8-v1", is_slippery=True), ("left", "down", "right", "up")),
+        ("gridworld/cliff", gymnasium.make("CliffWalking-v1"), ("up", "right", "down", "left")),
     ],
 )
 def test_tables_are_gymnasiums(name, simulator, actions):
     table, theirs = process(name), simulator.unwrapped.P
     assert table.states == len(theirs)
+    assert table.actions == actions
     np.testing.assert_allclose(table.initial, simulator.unwrapped.initial_state_distrib, atol=1e-6)
     for state in range(table.states):
         pit = table.layout[state // len(table.layout[0])][state % len(table.layout[0])] == "X"
         if bool(table.terminal[state]) or pit:  # there Gymnasium stays for ever, or never is
             continue
-        for ours, number in enumerate(actions):
+        for number in range(4):
             probability, gain = np.zeros(table.states), 0.0
             for share, following, reward, ended in theirs[state][number]:
                 probability[following] += share
                 gain += share * reward
                 assert bool(table.terminal[following]) == ended
-            np.testing.assert_allclose(table.transition[state, ours], probability, atol=1e-6)
-            assert float((table.transition[state, ours] * table.reward[state, ours]).sum()) == pytest.approx(gain, abs=1e-5)
+            np.testing.assert_allclose(table.transition[state, number], probability, atol=1e-6)
+            assert float((table.transition[state, number] * table.reward[state, number]).sum()) == pytest.approx(gain, abs=1e-5)
 
 
 def test_the_lake_has_gymnasiums_time_limit():

@@ -90,6 +90,7 @@ def _played(options: argparse.Namespace) -> Any:
         mode=options.mode,
         seed=options.seed,
         name=Path(options.out).stem,
+        progress=True,
     )
 
 
@@ -119,5 +120,7 @@ def _report(recording: Any, place: Path) -> Result:
         document["success"] = {"successes": int((reached > 0).sum()), "episodes": recording.episodes}
         lines.append(f"  success {int((reached > 0).sum())} of {recording.episodes}")
     learner = "bcq" if isinstance(recording.spec.action, spaces.Discrete) else "iql"
-    lines.append(f'use it: policylab diagnose {place}, policylab train {learner} --data {place}, policylab.load_data("{place}")')
+    lines.append(
+        f'use it: policylab diagnose {place}, policylab train {learner} --data {place}, policylab.load_data("{place}")'
+    )
     return Result(document, "\n".join(lines), written=True)

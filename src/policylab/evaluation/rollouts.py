@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,13 +58,14 @@ def collect(
     steps: int = 0,
     horizon: int = 0,
     name: str = "",
+    progress: Callable[[int, int], Any] | None = None,
 ) -> Recording:
     """Whole episodes of one policy: `episodes` of them, or as many as it takes to hold at least `steps` actions.
 
     Each episode keeps the observation that followed its last action, before any reset. An episode that `horizon` cuts short
-    is marked truncated. Equal keys give equal recordings.
+    is marked truncated. Equal keys give equal recordings. `progress(done, steps)` is called where steps were asked for.
     """
-    if bool(episodes) == bool(steps):
+    if (episodes > 0) == (steps > 0) or min(episodes, steps) < 0:
         raise BadInput("say how much to collect: either a number of episodes or a number of steps")
     check(policy, environment)
     limit, parts, done = _steps(environment, horizon), [], 0
@@ -73,6 +74,8 @@ def collect(
         with explained():
             parts.append(_record(policy, environment, block, limit, jax.random.fold_in(key, len(parts))))
         done += int(parts[-1]["lengths"].sum())
+        if progress is not None and steps:
+            progress(min(done, steps), steps)
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     recording = Recording(
         **{column: joined[column] for column in ("observation", "action", "reward", "terminal", "truncated", "lengths")},

@@ -19,6 +19,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policylab" / "datasets"
 
 
+def require_size(steps: int) -> None:
+    """Raise `BadInput` for a negative number of steps; 0 is a dataset's own size."""
+    if steps < 0:
+        raise BadInput(f"a dataset of {steps} steps cannot be: give a positive number, or 0 for the dataset's own size")
+
+
 def cached(name: str, facts: Mapping[str, Any], make: Callable[[], Recording]) -> Recording:
     """The recording that `make` gives, read from disk if it was made before from the same `facts`.
 

@@ -30,7 +30,7 @@ from policylab.environments.hosted import Gymnasium
 from policylab.environments.hosting import build_by_id
 from policylab.errors import BadInput
 from policylab.task import Task
-from policylab.tasks.caching import cached
+from policylab.tasks.caching import cached, require_size
 from policylab.tasks.maze import Cell, Maze
 from policylab.tasks.pilots import Flight, fly
 
@@ -131,6 +131,7 @@ class PointMaze(Task):
         """
         if name not in RECIPES:
             raise BadInput(f"{self.name} has no dataset {name!r}: choose one of {', '.join(RECIPES)}")
+        require_size(steps)
         steps = steps or self.steps
         facts = {
             "task": self.name,

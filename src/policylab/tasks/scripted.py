@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import equinox as eqx
@@ -20,7 +21,7 @@ from policylab.errors import BadInput
 from policylab.evaluation.rollouts import collect
 from policylab.policy import Policy
 from policylab.task import Task
-from policylab.tasks.caching import cached
+from policylab.tasks.caching import cached, require_size
 
 
 class Unsteady(Policy):
@@ -115,9 +116,11 @@ class Scripted(Task):
         """
         if name not in self.recipes:
             raise BadInput(f"{self.name} has no dataset {name!r}: choose one of {', '.join(self.recipes)}")
+        require_size(steps)
         recipe, steps = self.recipes[name], steps or self.steps
         facts = {
             "task": self.name, "recipe": name, "revision": self.revision, "steps": steps, "seed": seed,
+            "horizon": self.spec.horizon, "jax": version("jax"),
             "parts": [dataclasses.asdict(part) for part in recipe.parts],
         }  # fmt: skip
 

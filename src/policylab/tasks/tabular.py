@@ -6,6 +6,7 @@ expectation and `expert` that of the policy that is optimal under the process's 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 
 import jax.numpy as jnp
@@ -34,8 +35,8 @@ _MAZE = ("S.#.....", ".##.###.", "....#...", ".####.#.", "...#..##", ".#...#..",
 def process(name: str) -> Tabular:
     """The process of that task.
 
-    The lake is Gymnasium's FrozenLake 8x8, the cliff Sutton and Barto's example 6.6, the rooms are those of Sutton, Precup and
-    Singh 1999 with a slip of 1/3; chain and river are described in `environments.finite`.
+    The lake is Gymnasium's FrozenLake 8x8, its actions in Gymnasium's order too, the cliff Sutton and Barto's example 6.6, the
+    rooms are those of Sutton, Precup and Singh 1999 with a slip of 1/3; chain and river are described in `environments.finite`.
     """
     match name:
         case "gridworld/rooms":
@@ -43,7 +44,7 @@ def process(name: str) -> Tabular:
         case "gridworld/cliff":
             return gridworld(_CLIFF, step_reward=-1.0, goal_reward=-1.0, pit_reward=-100.0, back_to_start=True, name=name)
         case "gridworld/lake":
-            return gridworld(_LAKE, slip=2 / 3, pit_reward=0.0, name=name)
+            return reversed_actions(gridworld(_LAKE, slip=2 / 3, pit_reward=0.0, name=name))
         case "gridworld/maze":
             return gridworld(_MAZE, step_reward=-1.0, goal_reward=-1.0, name=name)
         case "chain":
@@ -52,6 +53,12 @@ def process(name: str) -> Tabular:
             return river_swim()
         case _:
             return garnet()
+
+
+def reversed_actions(table: Tabular) -> Tabular:
+    """The same process with its actions numbered the other way round: left, down, right, up, as the lake has them."""
+    transition, reward = table.transition[:, ::-1], table.reward[:, ::-1]
+    return replace(table, transition=transition, reward=reward, actions=table.actions[::-1])
 
 
 class Lookup(Policy):
