@@ -103,3 +103,18 @@ def test_a_saved_policy_collects_from_python_and_the_command(tmp_path, capsys):
     capsys.readouterr()
     np.testing.assert_array_equal(load(tmp_path / "own").action, direct.action)
     assert jax.tree.leaves(direct.observation)[0].dtype.kind == "i"
+
+
+def test_an_environment_without_time_limit_needs_a_horizon(tmp_path, capsys):
+    with pytest.raises(BadInput, match="has no time limit"):
+        lab.collect("random", "CliffWalking-v1", 2)
+    recording = lab.collect("random", "CliffWalking-v1", 2, horizon=7)
+    assert recording.lengths.tolist() == [7, 7]
+    assert recording.truncated[[6, 13]].all()
+    assert cli.main(shlex.split("evaluate random --environment CliffWalking-v1 --horizon 7 --episodes 2 --json")) == 0
+    assert json.loads(capsys.readouterr().out)["length"]["mean"] == 7
+    assert cli.main(shlex.split("evaluate random --task cartpole --horizon 7 --episodes 2")) == 2
+    assert "its own time limit" in capsys.readouterr().err
+    words = f"collect random --environment CliffWalking-v1 --horizon 7 --episodes 2 --out {tmp_path}/cliff"
+    assert cli.main(shlex.split(words)) == 0
+    assert load(tmp_path / "cliff").steps == 14

@@ -42,7 +42,7 @@ def collect(
     `keep(recording)` says True or False for every episode played; the others are left out, and `origin` counts both
     (`episodes_played`, `episodes_kept`). Raises `BadInput` if policy and environment do not fit, or no episode is kept.
     """
-    place = _environment(environment)
+    place = _environment(environment, horizon)
     actor = _policy(policy, place)
     bar = Progress(f"playing {place.spec.environment}".strip(), steps, enabled=progress and steps > 0)
     recording = rollouts.collect(
@@ -63,7 +63,7 @@ def collect(
     return replace(recording, origin={**recording.origin, **facts})
 
 
-def _environment(environment: Environment | Task | str) -> Environment:
+def _environment(environment: Environment | Task | str, horizon: int) -> Environment:
     if isinstance(environment, Environment):
         return environment
     if isinstance(environment, Task):
@@ -71,7 +71,7 @@ def _environment(environment: Environment | Task | str) -> Environment:
     from policylab.tasks import TASKS, load_task
     from policylab.tasks.in_environment import InEnvironment
 
-    return (load_task(environment) if environment in TASKS else InEnvironment.of(environment)).environment()
+    return (load_task(environment) if environment in TASKS else InEnvironment.of(environment, horizon)).environment()
 
 
 def _policy(policy: Policy | Run | str | Path, environment: Environment) -> Policy:

@@ -36,6 +36,12 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     parser.add_argument("--dataset", metavar="NAME", help="the scripted controller of that dataset of the task")
     parser.add_argument("--episodes", type=whole(), metavar="N", help="how many whole episodes")
     parser.add_argument("--steps", type=whole(), metavar="N", help="whole episodes until there are this many steps")
+    parser.add_argument(
+        "--horizon",
+        type=whole(),
+        metavar="N",
+        help="cut the episodes of --environment after N steps, also where it has no time limit",
+    )
     parser.add_argument("--mode", action="store_true", help="take the policy's mode (default: sample)")
     parser.add_argument(
         "--format", choices=FORMATS, metavar="NAME", help=f"one of {', '.join(FORMATS)} (default: by the ending of --out)"
@@ -69,6 +75,8 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInput("how much? Give either --episodes N or --steps N")
     if options.dataset is not None and (options.task is None or options.episodes is not None):
         raise BadInput("a scripted controller belongs to a --task and flies for a number of --steps: give these")
+    if options.horizon is not None and options.environment is None:
+        raise BadInput("a task has its own time limit: give --horizon only with --environment")
     if options.subject is not None:
         inputs.require_subject(options.subject)
 
@@ -88,6 +96,7 @@ def _played(options: argparse.Namespace) -> Any:
         options.episodes or 0,
         steps=options.steps or 0,
         mode=options.mode,
+        horizon=options.horizon or 0,
         seed=options.seed,
         name=Path(options.out).stem,
         progress=True,

@@ -31,6 +31,12 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         "--task", metavar="NAME", help="where to play: a task, which also scores from 0 (random) to 100 (expert)"
     )
     parser.add_argument("--environment", metavar="ID", help="where to play: a Gymnasium environment such as Hopper-v5")
+    parser.add_argument(
+        "--horizon",
+        type=whole(),
+        metavar="N",
+        help="cut the episodes of --environment after N steps, also where it has no time limit",
+    )
     parser.add_argument("--episodes", type=whole(), default=100, metavar="N", help="episodes of every seed")
     parser.add_argument("--sample", action="store_true", help="let policies sample their actions (default: take their mode)")
     parser.add_argument("--level", type=real(0, 1), default=0.95, metavar="P", help="of the intervals")
@@ -38,6 +44,8 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     options = parser.read(argv)
     if options.task is None and options.environment is None:
         parser.error("where to evaluate? Give --task NAME or --environment ID")
+    if options.horizon is not None and options.environment is None:
+        raise BadInput("a task has its own time limit: give --horizon only with --environment")
     if options.out:
         claim_place(Path(options.out))
     inputs.require_subject(options.subject)
@@ -81,6 +89,7 @@ def _play(policies: Any, task: Task, seeds: tuple[int, ...], options: argparse.N
         task.environment(),
         episodes=options.episodes,
         seeds=seeds,
+        horizon=options.horizon or 0,
         key=jax.random.fold_in(jax.random.key(REPORT_KEY), options.seed),
         name=name,
     )

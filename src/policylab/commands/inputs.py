@@ -102,7 +102,9 @@ def judge(options: argparse.Namespace) -> Task | None:
         if options.environment is not None:
             raise BadInput("--task and --environment both say where to evaluate: give one of them")
         return task
-    return None if options.environment is None else InEnvironment.of(options.environment)
+    if options.environment is None:
+        return None
+    return InEnvironment.of(options.environment, getattr(options, "horizon", None) or 0)
 
 
 def describe_recording(recording: Recording, name: str) -> dict[str, Any]:

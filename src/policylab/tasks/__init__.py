@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from typing import TYPE_CHECKING
 
 from policylab.errors import BadInput
+
+if TYPE_CHECKING:
+    from policylab.task import Task
 
 # name of the task -> its module below policylab.tasks, whose `load(name, title)` makes it, and its title.
 TASKS = {
@@ -32,7 +36,7 @@ def task_names() -> tuple[str, ...]:
     return tuple(TASKS)
 
 
-def load_task(name: str):
+def load_task(name: str) -> Task:
     """The task of that name. Raises `BadInput` if there is none."""
     if name not in TASKS:
         close = difflib.get_close_matches(name, TASKS, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policylab.environments.hosted import Gymnasium
 from policylab.errors import BadInput
@@ -11,18 +11,24 @@ from policylab.task import Task
 
 @dataclass(frozen=True)
 class InEnvironment(Task):
-    """The registered environment of that id, time limit included."""
+    """The registered environment of that id, time limit included; `horizon` (in steps) is for those that have none."""
 
     environment_id: str = ""
+    horizon: int = 0
 
     def environment(self, instance: int = 0) -> Gymnasium:
         """The environment itself; there is one instance."""
-        return Gymnasium(self.environment_id)
+        return Gymnasium(self.environment_id, horizon=self.horizon)
 
     @staticmethod
-    def of(environment_id: str) -> InEnvironment:
-        """The task of one environment. Raises `BadInput` for an id that is unknown or an environment without time limit."""
+    def of(environment_id: str, horizon: int = 0) -> InEnvironment:
+        """The task of one environment. Raises `BadInput` for an unknown id, or where neither it nor you limit its time."""
         task = InEnvironment(environment_id, f"{environment_id}, returns as they are", environment_id)
-        if not task.spec.horizon:
-            raise BadInput(f"{environment_id} has no time limit, so that an episode may never end: register it with one")
-        return task
+        if task.spec.horizon:
+            return task
+        if not horizon:
+            raise BadInput(
+                f"{environment_id} has no time limit, so that an episode may never end: register it with one, or say how long with "
+                "--horizon where a command takes it"
+            )
+        return replace(task, horizon=horizon)

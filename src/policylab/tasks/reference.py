@@ -9,6 +9,8 @@ import numpy as np
 
 from policylab.errors import BadInput
 from policylab.tasks import load_task
+from policylab.tasks.pointmaze import PointMaze
+from policylab.tasks.scripted import Scripted
 
 RECIPES = ("random", "expert")
 SIZE, SEED = 5, 1  # times the size of the task's datasets; another seed than theirs
@@ -20,6 +22,7 @@ def measure(name: str, *, size: int = SIZE, seed: int = SEED) -> dict[str, tuple
     for recipe in RECIPES:
         if recipe not in task.datasets:
             raise BadInput(f"{name} has no dataset {recipe!r} to measure: its references are not ours")
+        assert isinstance(task, Scripted | PointMaze)  # those that have datasets
         returns = task.dataset(recipe, steps=size * task.steps, seed=seed).returns
         rows[recipe] = float(returns.mean()), float(returns.std(ddof=1) / np.sqrt(len(returns))), len(returns)
     return rows
