@@ -9,7 +9,7 @@ from policylab.environment import Environment
 from policylab.environments.cartpole import HORIZON, CartPole
 from policylab.environments.time_limit import TimeLimit
 from policylab.policy import Policy
-from policylab.tasks.scripted import RECIPES, Scripted
+from policylab.tasks.scripted import CHOICE_RECIPES, Scripted
 
 
 class Balance(Policy):
@@ -27,4 +27,4 @@ def _environment() -> Environment:
 
 def load(name: str, title: str) -> Scripted:
     """The task."""
-    return Scripted(name, title, _environment, Balance, RECIPES, 20_000, {"random": 22.4, "expert": 500.0})
+    return Scripted(name, title, _environment, Balance, CHOICE_RECIPES, 20_000, {"random": 22.4, "expert": 500.0})

@@ -77,6 +77,16 @@ RECIPES: Mapping[str, Recipe] = {
     "expert": Recipe("the pilot, hardly disturbed", (Part(1.0, noise=0.05),)),
 }
 
+# Gaussian noise does not disturb choices: a pilot that hardly errs errs in 5% of its choices, the expert never.
+CHOICE_RECIPES: Mapping[str, Recipe] = {
+    **RECIPES,
+    "mixed": Recipe(
+        "80% of the steps random actions, 20% the pilot with 5% random actions", (Part(0.8, chance=1.0), Part(0.2, chance=0.05))
+    ),
+    "noisy": Recipe("the pilot with 20% random actions", (Part(1.0, chance=0.2),)),
+    "expert": Recipe("the pilot, undisturbed", (Part(1.0),)),
+}
+
 
 @dataclass(frozen=True)
 class Scripted(Task):

@@ -19,7 +19,7 @@ from policylab.environments.finite import chain, garnet, gridworld, river_swim
 from policylab.environments.tabular import Tabular
 from policylab.environments.time_limit import TimeLimit
 from policylab.policy import Policy
-from policylab.tasks.scripted import RECIPES, Scripted
+from policylab.tasks.scripted import CHOICE_RECIPES, Scripted
 
 HORIZON = {"gridworld/lake": 200}  # that of Gymnasium's FrozenLake8x8-v1; 100 for the others
 _ROOMS = (
@@ -91,4 +91,4 @@ def load(name: str, title: str) -> Scripted:
         "random": exact.expected_return(table, uniform, _horizon(name)),
         "expert": exact.expected_return(table, exact.optimal_policy(table), _horizon(name)),
     }
-    return Scripted(name, title, partial(_environment, name), partial(_pilot, name), RECIPES, 20_000, scores)
+    return Scripted(name, title, partial(_environment, name), partial(_pilot, name), CHOICE_RECIPES, 20_000, scores)
