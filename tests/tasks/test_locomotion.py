@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from policylab import cli
-from policylab.evidence.plan import make_plan
 from policylab.tasks import load_task
 
 
@@ -38,17 +36,6 @@ def file(tmp_path_factory) -> Path:
             target[name] = np.array(column, np.float32 if name != "terminals" else bool)
         target["timeouts"] = np.zeros(len(rows), bool)
     return path
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """A plan of few seeds and episodes."""
-
-    def make(*given, **named):
-        sizes = {"steps": 10, "selection": (0,), "fresh": (100, 101), "episodes": 2, "report_episodes": 2}
-        return replace(make_plan(*given, **named), **sizes)
-
-    monkeypatch.setattr("policylab.solving.make_plan", make)
 
 
 def test_solve_on_ones_own_hopper_data_names_the_scale(file, small, tmp_path, capsys):
