@@ -6,6 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import policylab as lab
@@ -31,3 +32,13 @@ def test_solve_evaluate_and_collect(task, successes, small, tmp_path, monkeypatc
     assert (json.loads(capsys.readouterr().out)["success"] is not None) == successes
     assert cli.main(shlex.split(f"collect out/policy.safetensors --task {task} --episodes 3 --out again.npz")) == 0
     assert lab.load_data("again.npz", environment=lab.load_task(task).spec).episodes == 3
+
+
+def test_coverage_of_finite_tasks_counts_the_choices_that_were_tried(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    recording = lab.collect("random", "riverswim", 30)
+    reasons = {row.learner: row.reason for row in lab.diagnose(recording).advice}
+    seen = np.asarray(recording.observation)[recording.observation_rows]
+    pairs = len(np.unique(seen * 2 + recording.action))
+    share = pairs / (2 * len(np.unique(seen)))
+    assert f"{share:.0%} of the choices were tried in the {len(np.unique(seen))} states" in reasons["dqn"]

@@ -86,6 +86,11 @@ def _covered(card: Card) -> tuple[str, str]:
     if saco is not None:
         level = "high" if saco >= HIGH_COVERAGE else "low"
         return level, f"SACo {saco:.2f} (1: as many different state-action pairs as the reference)"
+    size = card.size
+    if size.observation.startswith("Discrete(") and len(size.counts):  # finite: what there is to try is known
+        tried = cover.unique_pairs / max(1, cover.distinct_states * len(size.counts))
+        level = "high" if tried >= HIGH_COVERAGE else "low"
+        return level, f"{tried:.0%} of the choices were tried in the {cover.distinct_states} states that were seen"
     return "unknown", f"{cover.unique_share:.0%} of the state-action pairs differ, with no reference to compare with"
 
 
