@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from policylab.errors import BadInput
 
 SCALES = ("paper", "analogue", "machinery")
@@ -238,8 +236,10 @@ class Claim:
             "parts": [part.declared for part in self.parts],
         }
 
-    def values(self, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    def values(self, seeds: Sequence[int]) -> dict[str, Any]:
         """`measure(seeds)` as float64 arrays of shape [len(seeds)]; `BadInput` where it returned anything else."""
+        import numpy as np  # here, so that listing claims stays quick
+
         measured, count, clean = self.measure(seeds), len(seeds), {}
         where = f"measure of the claim {self.system!r}"
         for key, given in measured.items():

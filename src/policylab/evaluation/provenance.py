@@ -70,7 +70,7 @@ def declared_in(source: str) -> dict[str, Any] | None:
             call = node.value if target.id == "CLAIM" else call
     if not isinstance(call, ast.Call):
         return None
-    from policylab import claim  # imports NumPy: only where a claim's file has changed since its verdict
+    from policylab import claim
 
     given = {word.arg: word.value for word in call.keywords}
     try:
