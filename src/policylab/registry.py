@@ -21,6 +21,7 @@ LEARNERS = {
     "cql": ("offline.cql", "CQL"),
     "riql": ("offline.riql", "RIQL"),
     "prdc": ("offline.prdc", "PRDC"),
+    "a2pr": ("offline.a2pr", "A2PR"),
     "rebrac": ("offline.rebrac", "ReBRAC"),
     "dqn": ("offline.dqn", "DQN"),
     "bcq": ("offline.bcq_discrete", "DiscreteBCQ"),

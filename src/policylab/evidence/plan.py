@@ -28,13 +28,14 @@ _COST = {
     "iql": 1.0,
     "rebrac": 1.6,
     "cql": 8.0,
+    "a2pr": 6.0,
     "dqn": 0.4,
     "bcq": 0.8,
     "cql-discrete": 0.4,
     "qr-dqn": 1.5,
 }
 CLONES = ("bc", "percent-bc")
-_SLOW = ("cql",)  # eight times the cost of the others: only on request
+_SLOW = ("cql", "a2pr")  # several times the cost of the others: only on request
 _FIXED = 15.0  # seconds per method for compiling and evaluating
 
 
