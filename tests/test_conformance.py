@@ -8,7 +8,7 @@ import pytest
 
 import policylab as lab
 from policylab import registry
-from policylab.conformance import example_recording, example_spec
+from policylab.examples import example_recording, example_spec
 from policylab.hyperparameters import describe
 from tests.small import continuous_dataset
 

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from policylab import spaces
-from policylab.data.recording import Recording
 from policylab.environment import Environment
 from policylab.errors import BadInput, Unsupported
-from policylab.experience import Spec, Statistics, Window
+from policylab.examples import example_recording, example_spec, example_specs
+from policylab.experience import Spec, Window
 from policylab.hyperparameters import check as check_settings
 from policylab.hyperparameters import traced
 from policylab.learner import Clock, Learner
@@ -86,36 +86,6 @@ def check(subject: Any, *, spec: Spec | None = None) -> Conformance:
     return Conformance(type(subject).__name__, tuple(rows))
 
 
-def example_spec(*, discrete: bool = False) -> Spec:
-    """A small spec with statistics: 3 observed numbers; 2 bounded actions, or 3 choices."""
-    action = spaces.Discrete(3) if discrete else spaces.Box((2,), -2.0, 2.0)
-    width = spaces.size(action)
-    statistics = {
-        "observation": Statistics(jnp.zeros(3), jnp.ones(3), -jnp.ones(3), jnp.ones(3)),
-        "action": Statistics(jnp.zeros(width), jnp.ones(width), -2 * jnp.ones(width), 2 * jnp.ones(width)),
-    }
-    return Spec(spaces.Box((3,)), action, statistics, horizon=8)
-
-
-def example_recording(spec: Spec, *, episodes: int = 8, length: int = 8) -> Recording:
-    """Random experience in the spaces of `spec`, with rewards and propensities."""
-    steps = episodes * length
-    random = np.random.default_rng(0)
-
-    def draw(space: spaces.Space, rows: int) -> PyTree:
-        return jax.tree.map(
-            np.asarray, jax.vmap(lambda key: spaces.sample(space, key=key))(jax.random.split(jax.random.key(rows), rows))
-        )
-
-    terminal = np.zeros(steps, bool)
-    terminal[length - 1 :: length] = True
-    return Recording(
-        draw(spec.observation, steps + episodes), draw(spec.action, steps), random.uniform(size=steps).astype(np.float32),
-        terminal, np.zeros(steps, bool), np.full(episodes, length), spec,
-        extra={"propensity": np.full(steps, 0.5, np.float32)},
-    )  # fmt: skip
-
-
 def _arrays_only(tree: PyTree, what: str) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         assert isinstance(leaf, jax.Array | np.ndarray), (
@@ -144,6 +114,9 @@ def _inside(space: spaces.Space, value: PyTree) -> None:
     given = jax.tree.map(lambda leaf: np.shape(leaf), value)
     wanted = jax.tree.map(lambda leaf: np.shape(leaf), spaces.zeros(space))
     assert given == wanted, f"an action has shapes {given}, not {wanted} of {spaces.describe(space)}"
+    if isinstance(space, spaces.Composite):
+        for name, part in space.parts:
+            _inside(part, value[name])
     if isinstance(space, spaces.Discrete):
         assert 0 <= int(value) < space.n, f"the action {value} is not one of {space.n} choices"
     if isinstance(space, spaces.Box) and space.bounded:
@@ -214,14 +187,16 @@ def _learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
     yield "products survive saving and loading", saved
 
 
+def _builds(form: Form, spec: Spec) -> bool:
+    try:
+        form.build(spec, key=jax.random.key(0))
+    except BadInput:
+        return False
+    return True
+
+
 def _form_tests(form: Form, spec: Spec | None) -> Iterator[Test]:
-    if spec is None:
-        spec = example_spec()
-        try:
-            form.build(spec, key=jax.random.key(0))
-        except BadInput:
-            spec = example_spec(discrete=True)
-    chosen = spec
+    chosen = spec or next((one for one in example_specs() if _builds(form, one)), example_spec())
 
     def hashable() -> None:
         assert hash(form) == hash(dataclasses.replace(form)), "a form must be a frozen dataclass of hashable fields"

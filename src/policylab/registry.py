@@ -38,6 +38,9 @@ FORMS = {
     "Deterministic": "deterministic",
     "Gaussian": "gaussian",
     "Categorical": "categorical",
+    "Mixture": "mixture",
+    "Tabular": "tabular",
+    "Product": "product",
 }
 
 

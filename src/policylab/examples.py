@@ -1,0 +1,52 @@
+"""Small specs, and random experience in them, to try implementations on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from policylab import spaces
+from policylab.data.recording import Recording
+from policylab.experience import Spec, Statistics
+
+
+def example_spec(*, discrete: bool = False) -> Spec:
+    """A small spec with statistics: 3 observed numbers; 2 bounded actions, or 3 choices."""
+    action = spaces.Discrete(3) if discrete else spaces.Box((2,), -2.0, 2.0)
+    width = spaces.size(action)
+    statistics = {
+        "observation": Statistics(jnp.zeros(3), jnp.ones(3), -jnp.ones(3), jnp.ones(3)),
+        "action": Statistics(jnp.zeros(width), jnp.ones(width), -2 * jnp.ones(width), 2 * jnp.ones(width)),
+    }
+    return Spec(spaces.Box((3,)), action, statistics, horizon=8)
+
+
+def example_specs() -> tuple[Spec, ...]:
+    """Specs with torques, choices, choices in numbered states, and actions with named parts."""
+    torques, choices = example_spec(), example_spec(discrete=True)
+    numbered = dataclasses.replace(choices, observation=spaces.Discrete(5), statistics={})
+    named = spaces.Composite((("push", torques.action), ("gear", choices.action)))
+    return torques, choices, numbered, dataclasses.replace(torques, action=named, statistics={})
+
+
+def example_recording(spec: Spec, *, episodes: int = 8, length: int = 8) -> Recording:
+    """Random experience in the spaces of `spec`, with rewards and propensities."""
+    steps = episodes * length
+    random = np.random.default_rng(0)
+
+    def draw(space: spaces.Space, rows: int) -> PyTree:
+        return jax.tree.map(
+            np.asarray, jax.vmap(lambda key: spaces.sample(space, key=key))(jax.random.split(jax.random.key(rows), rows))
+        )
+
+    terminal = np.zeros(steps, bool)
+    terminal[length - 1 :: length] = True
+    return Recording(
+        draw(spec.observation, steps + episodes), draw(spec.action, steps), random.uniform(size=steps).astype(np.float32),
+        terminal, np.zeros(steps, bool), np.full(episodes, length), spec,
+        extra={"propensity": np.full(steps, 0.5, np.float32)},
+    )  # fmt: skip
