@@ -57,7 +57,7 @@ def check(subject: Any, *, spec: Spec | None = None) -> Conformance:
     `spec` gives the spaces to try it on; by default small continuous or discrete ones, as the subject says it can do.
     """
     if isinstance(subject, Learner):
-        tests = _learner_tests(subject, spec or example_spec(discrete=subject.actions == "discrete"))
+        tests = _learner_tests(subject, spec or _example_for(subject))
     elif isinstance(subject, Form):
         tests = _form_tests(subject, spec)
     elif isinstance(subject, Policy):
@@ -84,6 +84,21 @@ def check(subject: Any, *, spec: Spec | None = None) -> Conformance:
         except Exception as problem:
             rows.append((name, f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"))
     return Conformance(type(subject).__name__, tuple(rows))
+
+
+def _example_for(learner: Learner) -> Spec:
+    """The first small spec with the learner's kind of action that its `init` accepts."""
+    discrete = learner.actions == "discrete"
+    for spec in example_specs():
+        if isinstance(spec.action, spaces.Discrete) == discrete:
+            try:
+                jax.eval_shape(lambda key, spec=spec: learner.init(spec, key=key), jax.random.key(0))
+            except BadInput:
+                continue
+            except Exception:
+                pass  # the suite says what is wrong with it
+            return spec
+    return example_spec(discrete=discrete)
 
 
 def _arrays_only(tree: PyTree, what: str) -> None:

@@ -31,6 +31,8 @@ LEARNERS = {
     "softmax-regression": ("offline.reward_regression", "SoftmaxRegression"),
     "ipw": ("offline.policy_optimisation", "IPW"),
     "doubly-robust": ("offline.policy_optimisation", "DoublyRobust"),
+    "value-iteration": ("theory.value_iteration", "ValueIteration"),
+    "q-learning": ("theory.q_learning", "QLearning"),
 }
 
 FORMS = {
