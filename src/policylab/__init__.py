@@ -95,7 +95,7 @@ _PUBLIC = {
     "UniformRandom": "policies.uniform",
     "diagnose": "evaluation.diagnosis",
     "solve": "solving",
-    "check": "conformance",
+    "check": "conformance.suite",
     "train": "training",
     "Stage": "training",
     "Run": "runs",

@@ -35,8 +35,8 @@ def save_arrays(path: Path | str, tree: PyTree, document: dict[str, Any]) -> Non
 
 
 def load_document(path: Path | str) -> dict[str, Any]:
-    """The JSON document in the header of `path`."""
-    return _open(Path(path))[0]
+    """The JSON document in the header of `path`; no array is read. Raises `BadInput` if there is none."""
+    return _open(Path(path), arrays=False)[0]
 
 
 def load_arrays(path: Path | str, like: T) -> tuple[T, dict[str, Any]]:
@@ -57,7 +57,8 @@ def load_arrays(path: Path | str, like: T) -> tuple[T, dict[str, Any]]:
     return jax.tree.unflatten(jax.tree.structure(like), leaves), document
 
 
-def _open(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _open(path: Path, *, arrays: bool = True) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The document, and every array unless only the document is wanted."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -65,12 +66,18 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         with safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get("policylab")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            found = {name: file.get_tensor(name) for name in file.keys()} if arrays else {}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, ValueError, OSError) as error:
         raise BadInput(f"{path} is damaged or is not a safetensors file ({error}): save it again") from None
     if header is None:
-        raise BadInput(f"{path} was not written by policylab: it has no policylab header")
-    return json.loads(header), arrays
+        raise BadInput(f"{path} was not written by policylab, it has no policylab header: give a file that policylab saved")
+    try:
+        document = json.loads(header)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise BadInput(f"{path} is damaged, its policylab header is no JSON object: save it again")
+    return document, found
 
 
 def write_atomically(path: Path, content: bytes) -> None:

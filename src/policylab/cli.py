@@ -32,6 +32,13 @@ _REFUSALS = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "check the path",
 }
+# What an interrupt leaves behind; commands that are not named here write only when they are done.
+_INTERRUPTED = {
+    "train": "interrupted; what was saved is kept, and the same command with --resume goes on from it",
+    "solve": "interrupted; solve writes its results when all is done, so nothing of this run is kept: start the same command again",
+    "compare": "interrupted; nothing of this comparison is kept: start the same command again",
+    "reproduce": "interrupted; the record says that this run was aborted: start the same command again",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Diverged as error:
         return _refuse(str(error), 1)
     except KeyboardInterrupt:
-        return _refuse("interrupted; what was saved is kept, and train goes on from it with --resume", 130)
+        return _refuse(_INTERRUPTED.get(next(iter(argv), ""), "interrupted; nothing was written"), 130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

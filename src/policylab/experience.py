@@ -27,7 +27,8 @@ class Spec(eqx.Module):
     """What a policy sees and does. Spaces and names are static; the statistics are arrays.
 
     `horizon` is the longest episode in steps (0: unknown), `control_rate` the steps per second (0: unknown), `units` pairs a
-    field with its unit, `reward_shape` is () for one objective or (n,) for a vector of them.
+    field with its unit, `reward_shape` is () for one objective or (n,) for a vector of them. `encoder` is how rows of a log
+    become observations and actions, as JSON text ("" where they are numbers already); `Encoder.of(spec)` reads it.
     """
 
     observation: spaces.Space = eqx.field(static=True)
@@ -40,6 +41,7 @@ class Spec(eqx.Module):
     units: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
     environment: str = eqx.field(static=True, default="")
     tokenizer: str = eqx.field(static=True, default="")
+    encoder: str = eqx.field(static=True, default="")
 
     def require(self, other: Spec, *, ours: str = "the policy", theirs: str = "the environment") -> None:
         """Raise one clear sentence unless both specs have the same observation and action spaces (bounds may differ)."""
@@ -63,6 +65,7 @@ class Spec(eqx.Module):
             "units": [list(pair) for pair in self.units],
             "environment": self.environment,
             "tokenizer": self.tokenizer,
+            "encoder": self.encoder,
         }
 
     @staticmethod
@@ -80,6 +83,7 @@ class Spec(eqx.Module):
             tuple((name, unit) for name, unit in document["units"]),
             document["environment"],
             document["tokenizer"],
+            document.get("encoder", ""),
         )
 
 

@@ -79,11 +79,18 @@ def _read(folder: Path, learners: Mapping[str, Learner]) -> Results:
     path = folder / _DESCRIPTION
     if not path.is_file():
         raise BadInput(f"{folder} is no saved round, it has no {_DESCRIPTION}: choose another folder, or move it away")
-    document = json.loads(path.read_text())
-    found: Results = dict(document["values"])
-    for name, kind in document["kinds"].items():
+    try:
+        document = json.loads(path.read_text())
+        found: Results = dict(document["values"])
+        kinds: dict[str, str] = dict(document["kinds"])
+        known = all(kind in ("recording", "run") or name in found for name, kind in kinds.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise BadInput(f"{path} is damaged or is not what rounds wrote: remove {folder}, and the round is done again")
+    for name, kind in kinds.items():
         if kind == "recording":
             found[name] = columns.read(folder / name)
         elif kind == "run":
             found[name] = load_run(folder / name, learner=learners.get(name))
-    return {name: found[name] for name in document["kinds"]}
+    return {name: found[name] for name in kinds}

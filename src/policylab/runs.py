@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from policylab import registry
-from policylab.checkpoints import load_arrays, load_document, save_arrays, write_atomically
+from policylab import documents, registry
+from policylab.checkpoints import load_arrays, save_arrays, write_atomically
 from policylab.errors import BadInput, Unsupported
 from policylab.experience import Spec
 from policylab.hyperparameters import traced
@@ -35,6 +35,7 @@ class Run:
     """A trained learner: its state for every seed (leading axis), its metrics, and the stages before it.
 
     `metrics` has one row per chunk: `step`, `seconds`, `metrics` {name: value per seed} and, where evaluated, `evaluation`.
+    `fingerprint` is that of its source, taken where the run is written to a folder, so that it is not resumed on other data.
     """
 
     learner: Learner
@@ -47,6 +48,7 @@ class Run:
     earlier: tuple[Run, ...] = ()
     metrics: list[dict[str, Any]] = field(default_factory=list)
     source_state: PyTree = None
+    fingerprint: str = ""
 
     @property
     def name(self) -> str:
@@ -113,6 +115,7 @@ class Run:
             "step": self.step,
             "total": self.total,
             "stage": self.stage,
+            "fingerprint": self.fingerprint,
             "versions": versions(),
         }
 
@@ -158,14 +161,14 @@ class RunFolder:
     def resume(self, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         """The loop's state from the checkpoint, if there is one; metrics beyond it are cut off.
 
-        Raises `BadInput` if the folder holds a run of another learner, setting, number of steps or list of seeds.
+        Raises `BadInput` if the folder holds a run of another learner, setting, number of steps, list of seeds or other data.
         """
         path = self.folder / _CHECKPOINT
         if not path.exists():
             (self.folder / _METRICS).unlink(missing_ok=True)
             self.begin()
             return carry
-        saved, mine = load_document(path), self.run.describe()
+        saved, mine = documents.read(path, "run"), self.run.describe()
         parts = {"learner": "settings", "seeds": "seeds", "total": "updates", "spec": "spaces of its data", "stage": "stages"}
         for part, words in parts.items():
             if saved[part] != mine[part]:
@@ -173,6 +176,12 @@ class RunFolder:
                     f"{self.folder} holds a run with other {words}: resume it with the settings it was started with "
                     f"(see {self.folder / _DESCRIPTION}), or choose another folder"
                 )
+        before = saved.get("fingerprint", "")  # a run that was saved after training, without its data, has none
+        if before and mine["fingerprint"] and before != mine["fingerprint"]:
+            raise BadInput(
+                f"{self.folder} holds a run on other data of the same shapes (fingerprint {before}, these have "
+                f"{mine['fingerprint']}): resume it with the data it was started with, or choose another folder"
+            )
         tree, _ = load_arrays(path, {"state": carry[0], "source": carry[1], "spec": self.run.spec})
         self.run.step = saved["step"]
         rows = [row for row in _read_rows(self.folder / _METRICS) if row["step"] <= saved["step"]]
@@ -185,35 +194,31 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:  # a line cut short by a kill; the steps it told of are run again
             break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise BadInput(f"{path} holds a line that policylab did not write ({line[:40]!r}): remove the line, or train again")
+        rows.append(row)
     return rows
 
 
-def _learner_of(document: Mapping[str, Any], learner: Learner | None, path: Path) -> Learner:
-    if learner is not None:
-        if registry.to_json(learner) != document["learner"]:
-            raise BadInput(f"{path} was saved with other settings than the learner you gave: see its run.json")
-        return learner
-    return registry.from_json(document["learner"])
-
-
 def load_run(folder: str | Path, *, learner: Learner | None = None) -> Run:
-    """The run saved in `folder`. Runs of your own learner class need `learner=Mine(...)`, since loading never executes code."""
+    """The run saved in `folder`. Runs of your own learner class need `learner=Mine(...)`, since loading never executes code.
+
+    Raises `BadInput` naming the file where something is missing or damaged.
+    """
     path = Path(folder) / _CHECKPOINT
-    document = load_document(path)
-    if document.get("kind") != "run":
-        raise BadInput(f"{path} holds a {document.get('kind')}, not a run: use load_policy")
-    learner, spec = _learner_of(document, learner, path), Spec.from_json(document["spec"])
+    document = documents.read(path, "run")
+    learner, spec = documents.learner_in(document, path, learner), documents.spec_in(document, path)
     seeds = tuple(document["seeds"])
 
     def build() -> PyTree:
         return jax.vmap(lambda key: traced(learner).init(spec, key=key))(jax.random.split(jax.random.key(0), len(seeds)))
 
-    tree, _ = load_arrays(path, {"state": jax.eval_shape(build), "spec": spec})
+    tree, _ = load_arrays(path, {"state": documents.shapes_in(build, path), "spec": spec})
     return Run(
         learner,
         tree["spec"],
@@ -223,11 +228,15 @@ def load_run(folder: str | Path, *, learner: Learner | None = None) -> Run:
         total=document["total"],
         stage=document["stage"],
         metrics=_read_rows(Path(folder) / _METRICS),
+        fingerprint=str(document.get("fingerprint", "")),
     )
 
 
 def load_policy(path: str | Path, *, spec: Spec | None = None, learner: Learner | None = None) -> Policy:
-    """The policy (or other product) that `save_policy` wrote. With `spec`, a mismatch of spaces is one clear sentence."""
+    """The policy (or other product) that `save_policy` wrote. With `spec`, a mismatch of spaces is one clear sentence.
+
+    `load_product` returns the Spec as well, from which `Encoder.of` gives the encoding of a log's rows.
+    """
     policy, saved = load_product(path, learner=learner)
     if spec is not None:
         saved.require(spec)
@@ -235,15 +244,18 @@ def load_policy(path: str | Path, *, spec: Spec | None = None, learner: Learner 
 
 
 def load_product(path: str | Path, *, learner: Learner | None = None) -> tuple[Any, Spec]:
-    """A saved product and its Spec."""
-    document = load_document(path)
-    if document.get("kind") != "product":
-        raise BadInput(f"{path} holds a {document.get('kind')}, not a policy: use load_run on its folder")
-    learner, spec = _learner_of(document, learner, Path(path)), Spec.from_json(document["spec"])
+    """A saved product and its Spec. Raises `BadInput` naming the file where something is missing or damaged."""
+    path = Path(path)
+    document = documents.read(path, "product")
+    learner, spec = documents.learner_in(document, path, learner), documents.spec_in(document, path)
+    name = document["product"]
 
     def build() -> PyTree:
         live = traced(learner)
-        return live.products(live.init(spec, key=jax.random.key(0)))[document["product"]]
+        products = live.products(live.init(spec, key=jax.random.key(0)))
+        if name not in products:
+            raise documents.damaged(path, f"names the product {name!r}, where the learner offers {', '.join(products)}")
+        return products[name]
 
-    tree, _ = load_arrays(path, {"product": jax.eval_shape(build), "spec": spec})
+    tree, _ = load_arrays(path, {"product": documents.shapes_in(build, path), "spec": spec})
     return tree["product"], tree["spec"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from policylab.checkpoints import write_atomically
 from policylab.compilation import enable_cache
 from policylab.data.recording import Recording
+from policylab.data.roles import parse
 from policylab.errors import BadInput
 from policylab.evidence import likelihood, off_policy, simulator
 from policylab.evidence.kinds import Evidence, row_json
@@ -89,22 +92,39 @@ def solve(
     card, picture, advised = _card(problem)
     plan = make_plan(problem.recording, chosen or shortlist(advised), budget=seconds, seed=seed)
     evidence = _judge(problem, plan)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    shipped, policies = _save_policies(folder, evidence)
-    command = _command(data, problem, dataset, environment, columns, budget, methods, out, seed)
-    seconds = time.perf_counter() - started
-    report = write_report(folder / "report.html", Report(
-        title=f"policylab: {problem.name}", verdict=evidence.verdict, evidence=evidence.words, unit=evidence.unit,
-        confirmed=evidence.confirmed, selection=evidence.selection, differences=evidence.differences, shortlist=plan.reasons,
-        curves=evidence.curves, profile=evidence.profile, card=card, card_picture=picture, frames=evidence.frames,
-        plan=evidence.plan, load=_loading(shipped or next(iter(policies.values()), None)), repeat=command,
-        facts={**plan.describe(), "budget": str(budget), **problem.facts,
-               "machine": f"{os.cpu_count()} cores", **versions()},
-    ))  # fmt: skip
-    solution = Solution(evidence.winner, evidence, plan, folder, report, shipped, policies, seconds)
-    write_atomically(folder / "result.json", (json.dumps(solution.to_json(), indent=1) + "\n").encode())
+    command = _command({
+        "data": data, "task": task, "dataset": dataset, "environment": environment, "columns": columns, "format": format,
+        "budget": budget, "methods": methods, "out": out, "seed": seed,
+    })  # fmt: skip
+    with _all_or_nothing(folder):
+        shipped, policies = _save_policies(folder, evidence)
+        load = _loading(shipped or next(iter(policies.values()), None), problem.recording)
+        report = write_report(folder / "report.html", Report(
+            title=f"policylab: {problem.name}", verdict=evidence.verdict, evidence=evidence.words, unit=evidence.unit,
+            confirmed=evidence.confirmed, selection=evidence.selection, differences=evidence.differences,
+            shortlist=plan.reasons, curves=evidence.curves, profile=evidence.profile, card=card, card_picture=picture,
+            frames=evidence.frames, plan=evidence.plan, load=load, repeat=command,
+            facts={**plan.describe(), "budget": str(budget), **problem.facts,
+                   "machine": f"{os.cpu_count()} cores", **versions()},
+        ))  # fmt: skip
+        seconds = time.perf_counter() - started
+        solution = Solution(evidence.winner, evidence, plan, folder, report, shipped, policies, seconds)
+        write_atomically(folder / "result.json", (json.dumps(solution.to_json(), indent=1) + "\n").encode())
     return solution
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: Path) -> Generator[None]:
+    """Whatever goes wrong inside leaves nothing in `folder`, which was empty or not there."""
+    there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if there:
+            folder.mkdir()
+        raise
 
 
 def _problem(data: Any, task: str | Task | None, dataset: str | None, environment: str | None, columns: Any, format: str | None,
@@ -171,24 +191,41 @@ def _save_policies(folder: Path, evidence: Evidence) -> tuple[Path | None, dict[
     return None, {name: run.save_policy(folder / f"policy-{names[name]}.safetensors") for name, run in evidence.saved.items()}
 
 
-def _loading(path: Path | None) -> str:
+def _loading(path: Path | None, recording: Recording) -> str:
+    """The lines that load the policy and let it act; for a log, on new rows of it and in its own words."""
     if path is None:
         return ""
+    if not recording.spec.encoder:
+        return (
+            f'import jax\nimport policylab as lab\n\npolicy = lab.load_policy("{path}").mode()\n'
+            "memory = policy.initial_memory(key=jax.random.key(0))\n"
+            "action, memory = policy.act(observation, memory, key=jax.random.key(1))   # in the units of your data"
+        )
     return (
-        f'import jax\nimport policylab as lab\n\npolicy = lab.load_policy("{path}").mode()\n'
-        "memory = policy.initial_memory(key=jax.random.key(0))\n"
-        "action, memory = policy.act(observation, memory, key=jax.random.key(1))   # in the units of your data"
+        "import jax\nimport policylab as lab\nfrom policylab.policy import actions\n\n"
+        f'policy, spec = lab.load_product("{path}")\nencoder = lab.Encoder.of(spec)\n'
+        "observations = encoder.encode(rows)   # new rows of the log: a dict of columns or an Arrow table\n"
+        "encoder.decode_action(actions(policy.mode(), observations, key=jax.random.key(0)))   # in the words of the log"
     )
 
 
-def _command(data: Any, problem: Problem, dataset: str | None, environment: str | None, columns: Any, budget: Any,
-             methods: Sequence[str] | None, out: Any, seed: int) -> str:  # fmt: skip
-    named = {
-        "task": problem.task.name if problem.task and not environment else None, "dataset": dataset,
-        "data": data if isinstance(data, str | Path) else None, "environment": environment,
-        "columns": columns if isinstance(columns, str) else None, "methods": ",".join(methods) if methods else None,
-        "budget": budget, "seed": seed, "out": out,
-    }  # fmt: skip
-    return "policylab solve " + " ".join(
-        f"--{name} {shlex.quote(str(value))}" for name, value in named.items() if value is not None
-    )
+def _command(given: Mapping[str, Any]) -> str:
+    """The command that gives these results again, or the call, where something was given that only Python can say."""
+    from policylab.tasks import TASKS
+
+    named = {name: value for name, value in given.items() if value is not None}
+    if isinstance(named.get("task"), Task) and named["task"].name in TASKS:
+        named["task"] = named["task"].name
+    plain = {name: value for name, value in named.items() if isinstance(value, str | int | float | Path)}
+    others = {name: value for name, value in named.items() if name not in plain}
+    if set(others) <= {"columns", "methods"}:
+        if "columns" in others:
+            roles = parse(others["columns"])
+            others["columns"] = ",".join(f"{role}={','.join(names)}" for role, names in roles.items())
+        others |= {"methods": ",".join(others["methods"])} if "methods" in others else {}
+        told = {**named, **plain, **others}
+        words = [f"--{name} {shlex.quote(str(value))}" for name, value in told.items()]
+        return " ".join(["policylab solve", *words, "--overwrite"])
+    shown = {name: repr(str(value) if isinstance(value, Path) else value) for name, value in plain.items()}
+    shown |= {name: f"your_{name}" if isinstance(value, Recording | Task) else repr(value) for name, value in others.items()}
+    return f"lab.solve({', '.join(f'{name}={shown[name]}' for name in named)})"

@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from policylab.errors import Unsupported
 from policylab.experience import Spec
+from policylab.fingerprints import fingerprint
 from policylab.learner import Clock, Request
 
 
@@ -42,6 +43,10 @@ class Source(eqx.Module):
     def rewarded(self) -> bool:
         """Whether its batches hold rewards."""
         return True
+
+    def fingerprint(self) -> str:
+        """A hash of its data, equal for equal data: a run is resumed on these only. By default that of its array leaves."""
+        return fingerprint(self)
 
     @property
     def hosted(self) -> bool:

@@ -59,7 +59,7 @@ def train(
     the run by default); `resume=True` goes on from it and ends, to the bit, where the uninterrupted run would have. `learner` may
     be a finished Run, which goes on from its state on a new source, or a list of stages.
 
-    Raises `BadInput` for settings out of range, data that lack what the learner needs, or a checkpoint of another run, and
+    Raises `BadInput` for settings out of range, data that lack what the learner needs, or a checkpoint of another run or data, and
     `Diverged` at the first non-finite metric, naming it, the seed and the step; the last checkpoint is kept.
     """
     if resume and out is None:
@@ -133,6 +133,8 @@ def _train_one(
         carry = (jax.tree.map(jnp.copy, before.state), carry[1])
 
     run = Run(learner, source.spec, seeds, carry[0], stage=number, earlier=earlier, total=steps)
+    if out is not None:
+        run.fingerprint = source.fingerprint()
     folder = None if out is None else RunFolder(Path(out), run)
     if folder and options.resume:
         carry = folder.resume(carry)

@@ -99,3 +99,63 @@ def test_an_encoder_survives_json_and_serves_single_requests():
 def test_columns_that_cannot_be_encoded(column, kind, words):
     with pytest.raises(BadInput, match=words):
         fitted({"x": column}, observation=f"x:{kind}").encode(pa.table({"x": column}))
+
+
+def test_a_saved_policy_encodes_new_rows_and_names_its_action(tmp_path):
+    import jax
+
+    import policylab as lab
+    from policylab.policy import actions
+    from tests.data.builders import BANDIT_COLUMNS, bandit_log
+
+    path = bandit_log(tmp_path / "log.csv", rows=400)
+    log = lab.load_data(path, columns=BANDIT_COLUMNS)
+    run = lab.train(lab.RewardRegression(width=8, depth=1, batch_size=16), log, steps=20)
+    for folder in (run.save(tmp_path / "run"), None):
+        spec = lab.load_run(folder).spec if folder else lab.load_product(run.save_policy(tmp_path / "policy.safetensors"))[1]
+        encoder = Encoder.of(spec)
+        assert encoder == Encoder.from_json(log.origin["encoder"])
+    policy, spec = lab.load_product(tmp_path / "policy.safetensors")
+    rows = {
+        "user_feature_0": ["cef3390ed299c098", "never seen"],
+        "user_feature_1": ["2d03db5543b14483"] * 2,
+        "position": [1, 3],
+    }
+    observations = encoder.encode(rows)
+    assert observations.shape == (2, *spec.observation.shape)
+    same = lab.load_data(path, columns=BANDIT_COLUMNS, encoder=encoder)  # a second file is read just the same
+    np.testing.assert_array_equal(same.observation, log.observation)
+    chosen = encoder.decode_action(actions(policy.mode(), observations, key=jax.random.key(0)))
+    assert list(chosen) == ["item_id"]
+    assert set(chosen["item_id"]) <= {"0", "1", "2", "3", "4"}
+    first = {name: values[:1] for name, values in rows.items()}
+    alone, _ = policy.mode().act(encoder.encode(first)[0], None, key=jax.random.key(1))
+    assert encoder.decode_action(alone)["item_id"] == chosen["item_id"][:1]
+
+
+def test_labels_of_choices_and_continuous_actions_come_back_in_the_columns_of_the_log():
+    words = fitted({"x": [1.0, 2.0, 3.0], "do": ["stay", "go", "stay"]}, observation="x")
+    assert words.decode_action(words.encode_action({"do": ["stay", "go"]})) == {"do": ["stay", "go"]}
+    numbers = fitted({"x": [1.0, 2.0], "a": [0.5, -0.5], "b": [[1.0, 2.0], [3.0, 4.0]]}, observation="x", action="a,b")
+    rows = {"a": [0.25], "b": [[5.0, 6.0]]}
+    assert numbers.decode_action(numbers.encode_action(rows)) == rows
+    for encoder, wrong in ((words, [2]), (words, [-1]), (words, [0.5]), (numbers, [[1.0, 2.0]])):
+        with pytest.raises(BadInput, match="no actions of the log"):
+            encoder.decode_action(np.asarray(wrong))
+
+
+def test_a_spec_without_encoder_and_a_broken_encoder_are_one_sentence():
+    from dataclasses import replace
+
+    import policylab as lab
+
+    spec = lab.Spec(lab.Box((2,)), lab.Discrete(2))
+    with pytest.raises(BadInput, match="has no encoder"):
+        Encoder.of(spec)
+    good = fitted({"x": [1.0, 2.0]}, observation="x").to_json()
+    wrong = [{"observation": 3}, {"observation": [{"column": "x"}]}, {"action": [[]]}, {"contexts": 3}]
+    wrong += [{"observation": [{**good["observation"][0], key: value}]} for key, value in (("kind", "magic"), ("width", "1"))]
+    texts = ["{", "[]", "7", *(json.dumps({**good, **change}) for change in wrong)]
+    for text in texts:
+        with pytest.raises(BadInput, match="encoder"):
+            Encoder.of(replace(spec, encoder=text))

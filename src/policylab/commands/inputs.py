@@ -150,10 +150,8 @@ def _own(path: Path, learner: str | None) -> Any:
     """The user's own learner as it was saved at `path`, so that its arrays find their places; None for ours."""
     if learner is None:
         return None
-    from policylab import registry
-    from policylab.checkpoints import load_document
+    from policylab import documents
     from policylab.commands.choosing import own_class
     from policylab.commands.literals import made
 
-    fields = load_document(path).get("learner", {}).get("fields", {})
-    return made(own_class(learner), [], {name: registry.from_json(value) for name, value in fields.items()}, learner)
+    return made(own_class(learner), [], documents.fields_in(path), learner)

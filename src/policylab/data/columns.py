@@ -89,13 +89,19 @@ def read(path: str | Path) -> Recording:
     path = Path(path)
     try:
         document = json.loads((path / DESCRIPTION).read_text())
-        columns, layout = document["columns"], document["layout"]
-    except (OSError, ValueError, KeyError) as error:
+        columns, layout = dict(document["columns"]), int(document["layout"])
+        spec, name, origin = Spec.from_json(document["spec"]), str(document["name"]), dict(document["origin"])
+        files = {column: path / Path(facts["file"]).name for column, facts in columns.items()}
+        facts = {column: {"shape": facts["shape"], "dtype": facts["dtype"]} for column, facts in columns.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path}: {DESCRIPTION} cannot be read ({error}): save the recording again") from error
     if layout > _LAYOUT:
         raise BadInput(f"{path} has layout {layout}, but this version reads up to {_LAYOUT}: update policylab")
-    loaded = {name: _open(path / Path(facts["file"]).name, facts) for name, facts in columns.items()}
-    return unflatten(loaded, Spec.from_json(document["spec"]), document["name"], document["origin"])
+    loaded = {column: _open(file, facts[column]) for column, file in files.items()}
+    missing = [column for column in ("terminal", "truncated", "lengths") if column not in loaded]
+    if missing:
+        raise BadInput(f"{path}: {DESCRIPTION} names no column {missing[0]!r}: save the recording again")
+    return unflatten(loaded, spec, name, origin)
 
 
 def memory_needed(recording: Recording) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int, Shaped
 from policylab import spaces
 from policylab.data.packages import package
 from policylab.errors import BadInput
+from policylab.experience import Spec
 
 KINDS = ("numeric", "categorical", "hashed")
 
@@ -103,6 +105,26 @@ class Encoder:
         known = {values: code for code, values in enumerate(self.contexts)}
         return np.asarray([known.get(values, -1) for values in zip(*columns)], np.int32)
 
+    def decode_action(self, actions: Any) -> dict[str, list[Any]]:
+        """Actions of a policy ([row] choices or [row, size] numbers, or one of them) in the columns and words of the log.
+
+        Raises `BadInput` where they are not actions of this log.
+        """
+        values = np.asarray(actions)
+        if self.discrete:
+            codes, words = np.atleast_1d(values), self.action[0].vocabulary
+            whole = codes.ndim == 1 and np.issubdtype(codes.dtype, np.integer)
+            if not whole or not np.all((codes >= 0) & (codes < len(words))):
+                raise BadInput(f"these are no actions of the log: give numbers of choices from 0 to {len(words) - 1}")
+            return {self.action[0].column: [words[code] for code in codes]}
+        rows, size = np.atleast_2d(values), sum(feature.width for feature in self.action)
+        if rows.ndim != 2 or rows.shape[1] != size:
+            raise BadInput(f"these are no actions of the log: give rows of {size} numbers, not shape {values.shape}")
+        parts = np.split(rows, np.cumsum([feature.width for feature in self.action])[:-1], axis=1)
+        return {
+            feature.column: (part[:, 0] if feature.width == 1 else part).tolist() for feature, part in zip(self.action, parts)
+        }
+
     def unseen(self, table: Any) -> dict[str, int]:
         """For each categorical column the number of rows with a word that the encoder never saw (they become zeros)."""
         counts = {
@@ -125,19 +147,44 @@ class Encoder:
             "contexts": [list(values) for values in self.contexts],
         }
 
+    def to_text(self) -> str:
+        """`to_json` as one line of JSON, the same for equal encoders: what `Spec.encoder` holds."""
+        return json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=False)
+
     @staticmethod
-    def from_json(document: dict[str, Any]) -> Encoder:
+    def of(spec: Spec) -> Encoder:
+        """The encoder of the log that a policy with this Spec was learned from. Raises `BadInput` if it was learned from no log."""
+        if not spec.encoder:
+            raise BadInput(
+                "this Spec has no encoder: its data were numbers already (or were saved by an older version), so give the policy "
+                "observations in the units of the data"
+            )
+        try:
+            return Encoder.from_json(json.loads(spec.encoder))
+        except ValueError as error:
+            raise BadInput(f"the encoder in this Spec is no JSON ({error}): save the policy again") from error
+
+    @staticmethod
+    def from_json(document: Any) -> Encoder:
         """The encoder that `to_json` described. Raises `BadInput` if it isn't one."""
         try:
-            features = lambda group: tuple(
-                Feature(f["column"], f["kind"], f["width"], tuple(f["vocabulary"])) for f in document[group]
-            )
+            features = lambda group: tuple(_feature(row) for row in document[group])
             contexts = tuple(tuple(values) for values in document["contexts"])
             return Encoder(features("observation"), features("action"), tuple(document["context"]), contexts)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise BadInput(
-                f"this is no encoder of a log ({error}): take origin['encoder'] of a recording or a saved policy"
+                f"this is no encoder of a log ({error}): take origin['encoder'] of a recording, or Encoder.of(spec) of a saved policy"
             ) from error
+
+
+def _feature(row: dict[str, Any]) -> Feature:
+    """A feature from JSON. Raises ValueError or KeyError if it isn't one."""
+    column, kind, width, vocabulary = row["column"], row["kind"], row["width"], tuple(row["vocabulary"])
+    if kind not in KINDS or not isinstance(column, str) or type(width) is not int or width < 0:
+        raise ValueError(f"{column!r} is {kind!r} of width {width!r}")
+    if not all(isinstance(word, str) for word in vocabulary):
+        raise ValueError(f"the words of {column!r} are not all text")
+    return Feature(column, kind, width, vocabulary)
 
 
 def stable_hash(column: str, word: str, width: int) -> tuple[int, float]:

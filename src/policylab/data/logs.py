@@ -77,7 +77,7 @@ def read(
         terminal,
         truncated,
         filled.get("next_observation"),
-        spec=Spec(encoder.observation_space, space, reward_shape=objectives),
+        spec=Spec(encoder.observation_space, space, reward_shape=objectives, encoder=encoder.to_text()),
         extra=kept,
         name=path.stem,
         origin=origin,

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
+from policylab.data.columns import flatten
 from policylab.data.recording import Recording
 from policylab.errors import BadInput
 from policylab.experience import Spec, Window
+from policylab.fingerprints import fingerprint
 from policylab.learner import Clock, Request, Steps
 from policylab.source import Source
 from policylab.sources.dataset import statistics_of
@@ -65,6 +67,10 @@ class StreamedDataset(Source):
     def rewarded(self) -> bool:
         """Whether rewards were logged."""
         return self.held.recording.reward is not None
+
+    def fingerprint(self) -> str:
+        """A hash of the columns on disk, of large ones by a sample of rows."""
+        return fingerprint((flatten(self.held.recording), self.specification))
 
     @property
     def hosted(self) -> bool:

@@ -1,0 +1,1 @@
+"""The conformance suite: what the rest of the house relies on, checked on any implementation of a noun; one file per noun."""

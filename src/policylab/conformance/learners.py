@@ -1,0 +1,86 @@
+"""What a Learner has to keep: pure, of constant shapes, for several seeds at once, and what it learned survives saving."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from policylab import spaces
+from policylab.conformance.requirements import Test, arrays_only, inside, same, shapes
+from policylab.examples import example_recording
+from policylab.experience import Spec
+from policylab.hyperparameters import check as check_settings
+from policylab.hyperparameters import traced
+from policylab.learner import Clock, Learner
+from policylab.runs import Run, load_product
+from policylab.sources.dataset import Dataset
+
+
+def learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
+    """The tests of a learner on a small recording of these spaces."""
+    key = jax.random.key(0)
+    source = Dataset.of(example_recording(spec)).serve(learner.needs)
+    clock = Clock(jnp.asarray(3), jnp.asarray(10))
+    init = jax.jit(lambda live, key: live.init(source.spec, key=key))
+    update = jax.jit(lambda live, state, batch, key: live.update(state, batch, clock=clock, key=key))
+    made: dict[str, Any] = {}
+
+    def settings() -> None:
+        check_settings(learner)
+        assert dataclasses.is_dataclass(learner), "make the class a @lab.settings dataclass"
+        hash(jax.tree.structure(learner))
+
+    def start() -> None:
+        made["state"] = init(traced(learner), key)
+        made["batch"] = source.next(None, {}, clock=clock, key=key)[1]
+        arrays_only(made["state"], "the state")
+        same(made["state"], init(traced(learner), key), "init gives another state for the same key: draw only from `key`")
+
+    def step() -> None:
+        state, metrics = update(traced(learner), made["state"], made["batch"], key)
+        assert shapes(state) == shapes(made["state"]), "update changes the shapes or dtypes of the state: it must keep them"
+        assert all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(metrics)), "every metric must be a scalar"
+        same(
+            state,
+            update(traced(learner), made["state"], made["batch"], key)[0],
+            "update is not a function of its arguments alone",
+        )
+
+    def seeds() -> None:
+        states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), made["state"])
+        one = lambda state: traced(learner).update(state, made["batch"], clock=clock, key=key)[0]
+        after = jax.eval_shape(jax.vmap(one), states)
+        kept = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, after, states)
+        assert jax.tree.all(kept), "update does not work for several seeds at once"
+
+    def products() -> None:
+        products = traced(learner).products(made["state"])
+        assert "policy" in products or learner.takes, "products must hold a policy (what one would ship)"
+        if "policy" in products:
+            observation = spaces.sample(spec.observation, key=key)
+            inside(spec.action, products["policy"].act(observation, products["policy"].initial_memory(key=key), key=key)[0])
+
+    def saved() -> None:
+        run = Run(learner, source.spec, (0,), jax.tree.map(lambda leaf: leaf[None], made["state"]))
+        products = run.products(seed=0)
+        for name in set(products) & {"policy", "critic"}:
+            with tempfile.TemporaryDirectory() as folder:
+                path = run.save_policy(Path(folder) / "product.safetensors", product=name)
+                same(
+                    load_product(path, learner=learner)[0],
+                    products[name],
+                    f"the {name} that is loaded is not the one that was saved",
+                )
+
+    yield "settings are a frozen dataclass within their ranges", settings
+    yield "init is pure and its state holds only arrays", start
+    yield "update is pure, keeps shapes and gives scalar metrics", step
+    yield "update works for several seeds in one program", seeds
+    yield "products hold a policy that acts in the action space", products
+    yield "products survive saving and loading", saved

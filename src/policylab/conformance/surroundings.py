@@ -1,0 +1,86 @@
+"""What an Environment, a Source and a Scorer have to keep: constant shapes, pure, deterministic given the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from policylab import spaces
+from policylab.conformance.requirements import Test, arrays_only, same, shapes
+from policylab.environment import Environment
+from policylab.experience import Spec
+from policylab.learner import Clock, Steps
+from policylab.scorer import Scorer
+from policylab.source import Source
+
+
+def environment_tests(environment: Environment) -> Iterator[Test]:
+    """The tests of an environment: random actions from a few starts."""
+    key = jax.random.key(0)
+    spec = environment.spec
+
+    def cycle() -> None:
+        state, observation = environment.reset(key)
+        wanted = shapes(spaces.zeros(spec.observation))
+        assert shapes(observation) == wanted, f"reset observes {shapes(observation)}, its spec says {wanted}"
+        after, step = environment.step(state, spaces.sample(spec.action, key=key), key)
+        assert shapes(after) == shapes(state), "step changes the shapes or dtypes of the state: it must keep them"
+        assert shapes(step.observation) == wanted, f"step observes {shapes(step.observation)}, its spec says {wanted}"
+        for name in ("terminal", "truncated"):
+            assert jnp.asarray(getattr(step, name)).dtype == bool, f"Step.{name} must be a boolean"
+        if not environment.hosted:
+            arrays_only(state, "the state")
+
+    def scanned() -> None:
+        def move(state: PyTree, k: Any) -> tuple[PyTree, Any]:
+            state, step = environment.step(state, spaces.sample(spec.action, key=k), k)
+            return state, step.reward
+
+        roll = lambda k: jax.lax.scan(move, environment.reset(k)[0], jax.random.split(k, 4))[1]
+        rewards = jax.jit(jax.vmap(roll))(jax.random.split(key, 3))
+        assert np.all(np.isfinite(rewards)), "rewards of random actions are not finite"
+        if not environment.hosted:
+            same(
+                rewards,
+                jax.jit(jax.vmap(roll))(jax.random.split(key, 3)),
+                "the same keys give other rewards: draw only from `key`",
+            )
+
+    yield "reset and step agree with the spec and keep the state's shapes", cycle
+    yield "works under jit, vmap and scan, and is deterministic", scanned
+
+
+def source_tests(source: Source) -> Iterator[Test]:
+    """The tests of a source, asked for transitions."""
+
+    def draws() -> None:
+        served = source.serve({"transitions": Steps(4)})
+        clock, key = Clock(jnp.asarray(0), jnp.asarray(1)), jax.random.key(0)
+        if served.hosted:
+            batch = served.host_batches(range(2), (0, 1))
+            assert batch.reward.shape[:3] == (2, 2, 4), "host_batches must return [step, seed, batch] arrays"
+            same(batch, served.host_batches(range(2), (0, 1)), "host_batches must be a function of step and seed alone")
+            return
+        draw = jax.jit(lambda s, k: s.next(s.init({}, key=k), {}, clock=clock, key=k)[1])
+        assert draw(served, key).reward.shape[0] == 4, "next must give as many transitions as were asked for"
+        same(draw(served, key), draw(served, key), "next gives another batch for the same key")
+
+    yield "answers a request for transitions, purely", draws
+
+
+def scorer_tests(scorer: Scorer, spec: Spec) -> Iterator[Test]:
+    """The tests of a scorer on one observation and action of these spaces."""
+    key = jax.random.key(0)
+
+    def scores() -> None:
+        observation, action = spaces.sample(spec.observation, key=key), spaces.sample(spec.action, key=key)
+        parts = scorer.scores(observation, action)
+        assert parts.ndim == 1, "scores must give one number per part of the action: shape [part]"
+        assert np.allclose(scorer.score(observation, action), parts.sum()), "score must be the sum of scores"
+
+    yield "scores are one number per part, score their sum", scores
