@@ -47,24 +47,36 @@ print(json.dumps({"rates": rates, "versions": {"d3rlpy": d3rlpy.__version__, "to
 """
 
 
-def network(inputs: int, outputs: int = 1, depth: int = 2) -> int:
-    """Floating-point operations of one forward pass of one row."""
-    sizes = [inputs, *[WIDTH] * depth, outputs]
+def forward(inputs: int, outputs: int = 1) -> int:
+    """Floating-point operations of one row's forward pass through a network of two hidden layers."""
+    sizes = [inputs, WIDTH, WIDTH, outputs]
     return 2 * sum(a * b for a, b in itertools.pairwise(sizes))
 
 
+def gradient(inputs: int, outputs: int = 1) -> int:
+    """Of the forward pass and the gradient of the weights, which needs none to the network's input."""
+    return 3 * forward(inputs, outputs) - 2 * inputs * WIDTH
+
+
 def operations(name: str) -> float:
-    """Of one update: a gradient costs three forward passes; the first layer needs none to its input."""
-    value, critic, policy = network(OBSERVED), network(OBSERVED + ACTED), network(OBSERVED, ACTED)
+    """Of one update's matrix products, each counted once, however often a program happens to compute it."""
+    pair = OBSERVED + ACTED
+    policy_gradient, value_gradient, critic_gradient = gradient(OBSERVED, ACTED), gradient(OBSERVED), gradient(pair)
     total = {
-        "bc": 3 * policy,
-        "td3-bc": policy + 2 * critic + 6 * critic + (3 * policy + 3 * critic * 2) / 2,
-        "iql": 2 * critic + 3 * value + value + 3 * policy + value + 6 * critic,
-        "cql": 3 * network(OBSERVED, 2 * ACTED)
-        + 4 * critic
-        + 21 * network(OBSERVED, 2 * ACTED)
-        + 2 * critic
-        + 3 * 2 * critic * 31,
+        "bc": policy_gradient,
+        # the targets; both critics; every other time the policy through the first critic and back to its input
+        "td3-bc": forward(OBSERVED, ACTED)
+        + 2 * forward(pair)
+        + 2 * critic_gradient
+        + (policy_gradient + 2 * forward(pair)) / 2,
+        # the target critics; V, and again after its step at s and s'; the policy; both critics
+        "iql": 2 * forward(pair) + value_gradient + 2 * forward(OBSERVED) + policy_gradient + 2 * critic_gradient,
+        # the policy through both critics and back to its action; the new policy at s and s'; the targets; both critics at 31 actions
+        "cql": gradient(OBSERVED, 2 * ACTED)
+        + 4 * forward(pair)
+        + 2 * forward(OBSERVED, 2 * ACTED)
+        + 2 * forward(pair)
+        + 31 * 2 * critic_gradient,
     }
     return BATCH * total[name]
 

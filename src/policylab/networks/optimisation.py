@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float, PyTree
 
 from policylab.networks.frozen import trainable
@@ -40,6 +41,44 @@ def descend(
     (value, auxiliary), gradient = jax.value_and_grad(of_free, has_aux=True)(free)
     updates, moments = optimiser.update(gradient, state.moments, free)
     return Trained(eqx.combine(optax.apply_updates(free, updates), fixed), moments), value, auxiliary
+
+
+def descend_in_parts(
+    state: Trained,
+    loss: Callable[[Any, Any], tuple[Array, Any]],
+    batch: PyTree[Array],
+    optimiser: optax.GradientTransformation,
+    *,
+    largest: int,
+) -> tuple[Trained, Float[Array, ""], Any]:
+    """`descend` on `loss(model, batch)`, a mean over the rows of `batch`, worked through in equal parts of at most `largest` rows.
+
+    The gradient is the mean of the parts' gradients, so only one part's intermediate values exist at a time. On a processor they then
+    stay in its cache, which doubles the speed of a wide batch; an accelerator takes the batch whole. The auxiliary is a mean, too.
+    """
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    count = part_count(rows, largest) if jax.default_backend() == "cpu" else 1
+    if count == 1:
+        return descend(state, lambda model: loss(model, batch), optimiser)
+    free, fixed = eqx.partition(state.model, trainable(state.model))
+    parts = jax.tree.map(lambda leaf: leaf.reshape(count, rows // count, *leaf.shape[1:]), batch)
+
+    def total(free: PyTree, parts: PyTree[Array]) -> tuple[tuple[Array, Any], PyTree]:
+        of_part = lambda part: jax.value_and_grad(lambda free: loss(eqx.combine(free, fixed), part), has_aux=True)(free)
+        first, later = jax.tree.map(lambda leaf: leaf[0], parts), jax.tree.map(lambda leaf: leaf[1:], parts)
+        return jax.lax.scan(lambda sum, part: (jax.tree.map(jnp.add, sum, of_part(part)), None), of_part(first), later)[0]
+
+    # Seeds one after the other: all at once they would push each other out of the cache again.
+    closed, constants = jax.closure_convert(total, free, parts)
+    (value, auxiliary), gradient = jax.tree.map(lambda leaf: leaf / count, sequential_vmap(closed)(free, parts, *constants))
+    updates, moments = optimiser.update(gradient, state.moments, free)
+    return Trained(eqx.combine(optax.apply_updates(free, updates), fixed), moments), value, auxiliary
+
+
+def part_count(rows: int, largest: int) -> int:
+    """How many equal parts of at most `largest` rows; 1 where `rows` has no divisor between a quarter of `largest` and `largest`."""
+    fitting = [size for size in range(max(1, largest // 4), largest + 1) if rows % size == 0]
+    return rows // max(fitting) if fitting and rows > largest else 1
 
 
 def follow(target: M, online: M, rate: Float[Array, ""] | float) -> M:

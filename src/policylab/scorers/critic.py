@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -47,9 +48,17 @@ class ActionValue(Scorer):
 
     def values(self, observation: PyTree, action: PyTree) -> Float[Array, " members"]:
         """Every member's Q(s, a) for one sample, action in environment units."""
+        return self.networks(self._inputs(observation, action))[:, 0]
+
+    def _inputs(self, observation: PyTree, action: PyTree) -> Float[Array, " input"]:
         state = self.normaliser(spaces.flatten(self.observation_space, observation))
         unit = self.scaler.to_unit(spaces.flatten(self.action_space, action))
-        return self.networks(jnp.concatenate([state, unit]))[:, 0]
+        return jnp.concatenate([state, unit])
+
+    def first_value(self, observation: PyTree, action: PyTree) -> Float[Array, ""]:
+        """The first member's Q(s, a) for one sample, without computing the others."""
+        member = jax.tree.map(lambda leaf: leaf[0], self.networks.members)
+        return member(self._inputs(observation, action))[0]
 
     def scores(self, observation: PyTree, action: PyTree) -> Float[Array, " part"]:
         """The ensemble's minimum, as one part."""

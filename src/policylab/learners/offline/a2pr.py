@@ -106,7 +106,7 @@ class A2PR(Learner):
             return jnp.mean((v - value_goal) ** 2), v
 
         value, value_error, v = descend(state["value"], value_loss, optax.adam(self.learning_rate))
-        logged_q = jax.vmap(critic.model.values)(batch.observation, batch.action)[:, 0]
+        logged_q = jax.vmap(critic.model.first_value)(batch.observation, batch.action)
         condition, logged = _inputs(critic.model, batch.observation, batch.action)
 
         def vae_loss(vae: ConditionalVAE) -> tuple[Array, None]:
@@ -119,7 +119,7 @@ class A2PR(Learner):
 
         def policy_loss(policy: Any) -> tuple[Array, tuple[Array, Array]]:
             own = actions(policy, batch.observation, key=policy_key)
-            q = jax.vmap(critic.model.values)(batch.observation, own)[:, 0]
+            q = jax.vmap(critic.model.first_value)(batch.observation, own)
             scale = self.alpha / jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
             unit = _inputs(critic.model, batch.observation, own)[1]
             anchor, guided, better = logged, jnp.zeros(v.shape, bool), logged_q > v
@@ -152,7 +152,7 @@ class A2PR(Learner):
         condition = _inputs(critic, observation, None)[0]
         decoded, _ = _reconstructed(state["vae"].model, condition, unit, key)
         candidate = jax.vmap(lambda u: spaces.unflatten(critic.action_space, critic.scaler.to_environment(u)))(decoded)
-        q = jax.vmap(critic.values)(observation, candidate)[:, 0]
+        q = jax.vmap(critic.first_value)(observation, candidate)
         guided = q >= logged_q
         return jnp.where(guided[:, None], decoded, logged), guided, (q >= v) | (logged_q > v)
 

@@ -14,10 +14,12 @@ from policylab import spaces
 from policylab.experience import Spec, Window
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Learner, Request, Steps
-from policylab.networks.optimisation import descend, follow, trained
+from policylab.networks.optimisation import descend, descend_in_parts, follow, trained
 from policylab.policies.gaussian import Gaussian
 from policylab.policy import Form
 from policylab.scorers.critic import ActionValue
+
+_ROWS = 1024  # state-action pairs whose critic gradient is computed at once: what a cache holds, measured at width 256
 
 
 def soft_maximum(
@@ -102,14 +104,18 @@ class CQL(Learner):
         goal = batch.reward + self.discount**batch.duration * batch.continues * next_value
         sampled, densities = self._sampled_actions(policy.model, batch, critic, many_key, uniform_key)
 
-        def critic_loss(critic: ActionValue) -> tuple[Array, tuple[Array, Array]]:
+        def critic_loss(critic: ActionValue, part: tuple) -> tuple[Array, tuple[Array, Array]]:
+            batch, goal, sampled, densities = part
             values = jax.vmap(critic.values)(batch.observation, batch.action)
             elsewhere = jax.vmap(lambda o, many: jax.vmap(lambda a: critic.values(o, a))(many))(batch.observation, sampled)
             gap = jnp.mean(soft_maximum(elsewhere, densities) - values, axis=0)
             bellman = jnp.mean((values - goal[:, None]) ** 2, axis=0)
             return jnp.sum(bellman + self.weight * gap), (jnp.mean(values), jnp.mean(gap))
 
-        learned, critic_error, (q, gap) = descend(state["critic"], critic_loss, optax.adam(self.learning_rate))
+        learned, critic_error, (q, gap) = descend_in_parts(
+            state["critic"], critic_loss, (batch, goal, sampled, densities), optax.adam(self.learning_rate),
+            largest=max(1, _ROWS // densities.shape[1]),
+        )  # fmt: skip
         metrics = {
             "critic_loss": critic_error, "policy_loss": policy_error, "q": q, "conservative_gap": gap,
             "temperature": temperature, "entropy": -jnp.mean(log_prob),

@@ -113,7 +113,7 @@ class PRDC(Learner):
 
         def policy_loss(policy: Any) -> tuple[Array, Array]:
             own = actions(policy, steps.observation, key=policy_key)
-            q = jax.vmap(critic.model.values)(steps.observation, own)[:, 0]
+            q = jax.vmap(critic.model.first_value)(steps.observation, own)
             scale = self.alpha / jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
             units, anchors = unit_actions(critic.model, own), self.anchors(critic.model, steps.observation, own, data)
             gap = jnp.mean((units - anchors) ** 2)

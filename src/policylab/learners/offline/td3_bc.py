@@ -81,7 +81,8 @@ class TD3BC(Learner):
         state = {**state, "critic": critic}
 
         def policy_loss(policy: Any) -> tuple[Array, None]:
-            q = jax.vmap(critic.model.values)(batch.observation, actions(policy, batch.observation, key=policy_key))[:, 0]
+            own = actions(policy, batch.observation, key=policy_key)
+            q = jax.vmap(critic.model.first_value)(batch.observation, own)
             scale = self.alpha / jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
             return jnp.mean(imitation_loss(policy, batch, key=policy_key)) - scale * jnp.mean(q), None
 
