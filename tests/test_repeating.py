@@ -85,3 +85,27 @@ def test_a_folder_that_is_no_round_is_left_alone(tmp_path: Path):
     (tmp_path / "round-000").mkdir()
     with pytest.raises(BadInput, match="is no saved round"):
         lab.rounds(lambda number, previous: {}, 1, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "{}", '{"kinds": 3, "values": {}}', '{"kinds": {"a": "magic"}, "values": {}}'])
+def test_a_damaged_round_is_one_sentence(text, tmp_path):
+    rounds(lambda number, previous: {"a": number}, 1, tmp_path)
+    (tmp_path / "round-000" / "round.json").write_text(text)
+    with pytest.raises(BadInput, match=r"round\.json is damaged"):
+        rounds(lambda number, previous: {"a": number}, 2, tmp_path)
+    assert not (tmp_path / "round-001").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"columns": 3}, {"spec": []}, {"spec": {}}, {"columns": {}}, {"origin": 7}, {"columns": {"x": 1}}]
+)
+def test_a_damaged_recording_of_a_round_is_one_sentence(change, tmp_path):
+    import json
+
+    from tests.small import continuous_recording
+
+    rounds(lambda number, previous: {"data": continuous_recording(episodes=2)}, 1, tmp_path)
+    path = tmp_path / "round-000" / "data" / "recording.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(BadInput, match=r"recording\.json"):
+        rounds(lambda number, previous: {}, 2, tmp_path)

@@ -98,7 +98,7 @@ def solve(
     })  # fmt: skip
     with _all_or_nothing(folder):
         shipped, policies = _save_policies(folder, evidence)
-        load = _loading(shipped or next(iter(policies.values()), None), problem.recording)
+        load = _loading(shipped, policies, problem.recording, sampled=evidence.kind in ("off-policy", "likelihood"))
         report = write_report(folder / "report.html", Report(
             title=f"policylab: {problem.name}", verdict=evidence.verdict, evidence=evidence.words, unit=evidence.unit,
             confirmed=evidence.confirmed, selection=evidence.selection, differences=evidence.differences,
@@ -191,22 +191,32 @@ def _save_policies(folder: Path, evidence: Evidence) -> tuple[Path | None, dict[
     return None, {name: run.save_policy(folder / f"policy-{names[name]}.safetensors") for name, run in evidence.saved.items()}
 
 
-def _loading(path: Path | None, recording: Recording) -> str:
-    """The lines that load the policy and let it act; for a log, on new rows of it and in its own words."""
+def _loading(shipped: Path | None, policies: Mapping[str, Path], recording: Recording, *, sampled: bool) -> str:
+    """The lines that load a policy and let it act as it was judged; for a log, on new rows of it and in its own words."""
+    path = shipped or next(iter(policies.values()), None)
     if path is None:
         return ""
-    if not recording.spec.encoder:
-        return (
-            f'import jax\nimport policylab as lab\n\npolicy = lab.load_policy("{path}").mode()\n'
-            "memory = policy.initial_memory(key=jax.random.key(0))\n"
-            "action, memory = policy.act(observation, memory, key=jax.random.key(1))   # in the units of your data"
-        )
-    return (
-        "import jax\nimport policylab as lab\nfrom policylab.policy import actions\n\n"
-        f'policy, spec = lab.load_product("{path}")\nencoder = lab.Encoder.of(spec)\n'
-        "observations = encoder.encode(rows)   # new rows of the log: a dict of columns or an Arrow table\n"
-        "encoder.decode_action(actions(policy.mode(), observations, key=jax.random.key(0)))   # in the words of the log"
-    )
+    lines = ["import jax", "import policylab as lab"]
+    key = "jax.random.key(0)" + (")   # it samples, as it was judged: a new key for every decision" if sampled else ")")
+    mode = "" if sampled else ".mode()"
+    if recording.spec.encoder:
+        lines += [
+            "from policylab.policy import actions\n",
+            f'policy, spec = lab.load_product("{path}")',
+            "encoder = lab.Encoder.of(spec)",
+            "observations = encoder.encode(rows)   # new rows of the log: a dict of columns or an Arrow table",
+            f"chosen = actions(policy{mode}, observations, key={key}",
+            "encoder.decode_action(chosen)   # in the words of the log",
+        ]
+    else:
+        lines += [
+            f'\npolicy = lab.load_policy("{path}"){mode}',
+            "memory = policy.initial_memory(key=jax.random.key(1))",
+            f"action, memory = policy.act(observation, memory, key={key}",
+            "# observation and action are in the units of your data",
+        ]
+    others = [other.name for other in policies.values() if other != path]
+    return "\n".join(lines + ([f"# saved beside it: {', '.join(others)}"] if others else []))
 
 
 def _command(given: Mapping[str, Any]) -> str:

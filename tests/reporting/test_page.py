@@ -71,3 +71,20 @@ def test_a_profile_of_successes_and_failures_is_not_drawn():
 
 def test_numbers_have_three_digits():
     assert [number(x) for x in (0.0, 0.01234, 12.34, 1234.0, float("nan"))] == ["0", "0.0123", "12.3", "1234", "-"]
+
+
+def test_without_a_winner_none_is_marked_and_notes_stand_below_their_rows():
+    rows = (Row("bc", 0.1, (0.0, 0.2), "9 users"), Row("ipw", 0.3, (-0.1, 0.7), "9 users", note="only 2 successes"))
+    page = render(
+        Report(
+            "t", "No winner.", "e", "reward", confirmed=rows, selection=(Row("ipw", 0.5, (0.4, 0.6), "4 users", winner=True),)
+        )
+    )
+    assert "class=winner" not in page
+    assert 'class="winner"' not in page
+    assert '<tr class="candidate">' in page
+    assert "How the winner was chosen" not in page
+    assert "How the candidate was chosen" in page
+    assert '<tr class="note"><td colspan="5">only 2 successes</td></tr>' in page
+    assert '<tr class="winner">' in render(FULL)
+    assert "How the candidate" not in render(FULL)

@@ -37,6 +37,9 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
         )
     ]
     runs: dict[str, Run] = {}
+    problem.facts["training seeds"] = (
+        ", ".join(map(str, plan.selection)) + " (estimates are means over them; the first is saved)"
+    )
     for name, learner in plan.learners.items():
         runs[name] = train(learner, dataset, steps=plan.steps, seeds=plan.selection, progress=problem.progress)
         values = np.mean(start_values(runs[name], held_out, test, plan), axis=0)
@@ -64,7 +67,7 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
 
 def start_values(run: Run, held_out: Dataset, test: Recording, plan: Plan) -> np.ndarray:
     """Q(s0, pi(s0)) of every seed's policy at the start of every held-out episode: [seed, episode]."""
-    policy = run.products()["policy"].mode()
+    policy = jax.vmap(lambda policy: policy.mode())(run.products()["policy"])
     judge = FQE(discount=DISCOUNT, width=64, learning_rate=1e-3, target_rate=0.02)
     fitted = train(judge, held_out, steps=plan.steps, seeds=run.seeds, given={"policy": PerSeed(policy)})
     first = test.starts + np.arange(test.episodes)

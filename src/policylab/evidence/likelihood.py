@@ -30,6 +30,7 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
         }
     )
     rows, runs = [], {}
+    problem.facts["training seeds"] = ", ".join(map(str, plan.fresh)) + " (likelihoods are means over them; the first is saved)"
     dataset = Dataset.of(learn)
     for name, form in forms.items():
         run = train(BC(policy=form), dataset, steps=plan.steps, seeds=plan.fresh, progress=problem.progress)

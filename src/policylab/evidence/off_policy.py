@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,19 +38,24 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
     low = gains[best].interval[0]
     sure = bool(low > 0) and not found[best][0].warning
     earned = next(iter(found.values()))[1].logging_value()
+    per = "decision" if int(problem.recording.lengths.max()) == 1 else "episode"
+    problem.facts["training seed"] = f"{plan.fresh[0]} (one policy per method: the estimates are of this policy)"
     return Evidence(
         kind="off-policy",
         winner=best if sure else None,
-        verdict=_verdict(best, gains[best], found[best][0], sure),
+        verdict=_verdict(best, gains[best], found[best][0], sure, per),
         words=(
             f"Nothing was tried for real: these are off-policy estimates on {report.episodes:,} {found[best][0].unit}s that neither "
             f"learned nor selected a policy. The logging policy itself earned {number(earned.value)} "
-            f"({number(earned.interval[0])} to {number(earned.interval[1])}) on them. Estimator: {found[best][0].name}."
+            f"({number(earned.interval[0])} to {number(earned.interval[1])}) on them. Estimator: {found[best][0].name}, of policies "
+            "that sample their actions."
         ),
-        unit="reward per " + ("decision" if int(problem.recording.lengths.max()) == 1 else "episode"),
+        unit=f"reward per {per}",
         confirmed=tuple(_row(name, estimate, name == best and sure) for name, (estimate, _) in found.items()),
         selection=tuple(_row(name, estimate, name == best) for name, estimate in chosen.items()),
-        differences=tuple(_row(f"{name} minus the logging policy", gain, False) for name, gain in gains.items()),
+        differences=tuple(
+            replace(_row(f"{name} minus the logging policy", gain, False), note="") for name, gain in gains.items()
+        ),
         shipped=(best, runs[best], runs[best].seeds[0]) if sure else None,
         saved=runs,
     )
@@ -114,12 +121,16 @@ def _row(name: str, estimate: Estimate, winner: bool) -> Row:
     )  # fmt: skip
 
 
-def _verdict(best: str, gain: Estimate, estimate: Estimate, sure: bool) -> str:
-    interval = f"{number(gain.interval[0])} to {number(gain.interval[1])}"
+def _verdict(best: str, gain: Estimate, estimate: Estimate, sure: bool, per: str) -> str:
     told = (
-        f"{best} is estimated to earn {number(gain.value)} more per decision than the logging policy, 95% interval {interval}"
+        f"estimated to earn {number(abs(gain.value))} {'less' if gain.value < 0 else 'more'} per {per} than the logging policy "
+        f"(95% interval of the difference: {number(gain.interval[0])} to {number(gain.interval[1])})"
     )
     if sure:
-        return f"The winner is {told}."
-    reason = estimate.warning or "the interval holds 0"
-    return f"No winner. {told}: {reason}. Log more, or try the saved policies in a controlled trial."
+        return f"The winner is {best}, {told}."
+    unsure = ["the interval holds 0"] if gain.interval[0] <= 0 <= gain.interval[1] else []
+    unsure += [estimate.warning] if estimate.warning else [] if unsure else ["it is worse"]
+    return (
+        f"No winner. {best}, which looked best on the rows that choose, is {told}, but {'; '.join(unsure)}. All policies are saved: "
+        "log more, or try them in a controlled trial."
+    )

@@ -57,8 +57,6 @@ class Plan:
         return {
             "updates per method and seed": f"{self.steps:,} (the same for all)",
             **({"hidden units": f"{width} (the same for all)"} if width else {}),
-            "selection seeds": ", ".join(map(str, self.selection)),
-            "fresh seeds": ", ".join(map(str, self.fresh)),
         }
 
 

@@ -40,6 +40,8 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
     # Among equals the winner stays, so that a cloning method that wins is never compared with another one.
     baseline = max(clones, key=lambda name: (selection[name].mean(), name == winner)) if clones else None
 
+    problem.facts["selection seeds"] = ", ".join(map(str, plan.selection))
+    problem.facts["fresh seeds"] = ", ".join(map(str, plan.fresh))
     problem.facts["dynamics"] = dynamics_of(task)
     confirmed: dict[str, tuple[Run, Trials]] = {}
     for name in dict.fromkeys([winner, *([baseline] if baseline else [])]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,18 @@ def write_report(path: str | Path, report: Report) -> Path:
 
 def render(report: Report) -> str:
     """The page as text."""
+    won = any(row.winner for row in report.confirmed)
     parts = [
         f"<h1>{_text(report.title)}</h1>",
         f'<p class="verdict">{_text(report.verdict)}</p>',
         f"<p>{_text(report.evidence)}</p>",
-        _scores("What to expect", report.confirmed, report.unit, "Measured afresh: nothing here took part in choosing the winner."),
         _scores(
-            "Differences", report.differences, f"difference in {report.unit}",
+            "What to expect" if won else "What can be said", report.confirmed, report.unit,
+            "Measured afresh: nothing here took part in choosing the winner." if won
+            else "No policy learned from, or was chosen by, the rows behind these numbers.",
+        ),
+        _scores(
+            "Differences", [replace(row, extra={}) for row in report.differences], f"difference in {report.unit}",
             "Paired: the same seeds and the same episodes (or rows) for both. An interval that holds 0 decides nothing.",
         ),
         _picture(
@@ -79,8 +84,9 @@ def render(report: Report) -> str:
             "One episode of the saved policy, from a start that was not used for selection.",
         ),
         _scores(
-            "How the winner was chosen", report.selection, report.unit,
-            "The winner has the highest mean here. These numbers flatter whoever wins, so they are not the result.",
+            f"How the {'winner' if won else 'candidate'} was chosen", report.selection, report.unit,
+            f"The {'winner' if won else 'candidate'} has the highest mean here. These numbers flatter whoever is chosen, so they "
+            "are not the result.", "winner" if won else "candidate",
         ),
         _picture(
             "Learning curves", learning_curves(report.curves, report.unit) if _several(report.curves) else b"", "png",
@@ -92,10 +98,10 @@ def render(report: Report) -> str:
         ),
         _shortlist(report.shortlist),
         f"<h2>The data</h2><pre>{_text(report.card)}</pre>" if report.card else "",
-        _picture("", report.card_picture, "png", "Where the data have been, and what they hold."),
+        _picture("", report.card_picture, "png", "Where the data have been, and what they hold.", wide=True),
         f"<h2>What to do next</h2>{_paragraphs(report.plan)}" if report.plan else "",
-        f"<h2>Load and run the policy</h2><pre>{_text(report.load)}</pre>" if report.load else "",
-        f"<h2>Repeat all of this</h2><pre>{_text(report.repeat)}</pre>" if report.repeat else "",
+        f"<h2>Load and run {'the' if won else 'a'} policy</h2><pre class=wrap>{_text(report.load)}</pre>" if report.load else "",
+        f"<h2>Repeat all of this</h2><pre class=wrap>{_text(report.repeat)}</pre>" if report.repeat else "",
         _facts(report.facts),
         _GLOSSARY,
     ]  # fmt: skip
@@ -132,25 +138,27 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _scores(title: str, rows: Sequence[Row], unit: str, caption: str) -> str:
+def _scores(title: str, rows: Sequence[Row], unit: str, caption: str, mark: str = "winner") -> str:
+    """A table of rows; a note stands below its row, over the whole width. `mark` is the class of the rows that are `winner`."""
     if not rows:
         return ""
     ends = [end for row in rows for end in (*(row.interval or ()), row.value) if np.isfinite(end)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     extras = list(dict.fromkeys(name for row in rows for name in row.extra))
-    noted = any(row.note for row in rows)
-    head = ["", _short(unit), "95% interval", "", "over", *extras, *(["note"] if noted else [])]
+    head = ["", _short(unit), "95% interval", "", "over", *extras]
     lines = []
     for row in rows:
         interval = f"{number(row.interval[0])} to {number(row.interval[1])}" if row.interval else "-"
         cells = [(_text(row.method), ""), (number(row.value), "number"), (interval, "number"), (_bar(row, low, high), "")]
-        cells += [(_text(row.units), ""), *((_text(row.extra.get(name, "-")), "number") for name in extras)]
-        cells += [(_text(row.note), "")] if noted else []
+        cells += [(_text(row.units), "number"), *((_text(row.extra.get(name, "-")), "number") for name in extras)]
         filled = "".join(
             f'<td{f" class={kind}" if kind else ""} data-label="{_text(name)}">{content}</td>'
             for name, (content, kind) in zip(head, cells, strict=True)
         )
-        lines.append(f"<tr{' class=winner' if row.winner else ''}>{filled}</tr>")
+        classes = " ".join(filter(None, (mark if row.winner else "", "noted" if row.note else "")))
+        lines.append(f'<tr class="{classes}">{filled}</tr>' if classes else f"<tr>{filled}</tr>")
+        if row.note:
+            lines.append(f'<tr class="note"><td colspan="{len(head)}">{_text(row.note)}</td></tr>')
     header = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
     return (
         f'<h2>{_text(title)}</h2><p class="soft">{_text(caption)} Unit: {_text(unit)}.</p><div class="scroll"><table>'
@@ -177,12 +185,14 @@ def _bar(row: Row, low: float, high: float) -> str:
     )
 
 
-def _picture(title: str, content: bytes, kind: str, caption: str) -> str:
+def _picture(title: str, content: bytes, kind: str, caption: str, *, wide: bool = False) -> str:
+    """A figure; a `wide` one can be moved sideways on a phone, where it would be too small to read."""
     if not content:
         return ""
     data = base64.b64encode(content).decode()
     heading = f"<h2>{_text(title)}</h2>" if title else ""
     image = f'<img src="data:image/{kind};base64,{data}" alt="{_text(title or caption)}">'
+    image = f'<div class="wide">{image}</div>' if wide else image
     return f'{heading}<figure class="picture">{image}<figcaption>{_text(caption)}</figcaption></figure>'
 
 
@@ -198,13 +208,18 @@ def _shortlist(rows: Sequence[tuple[str, str]]) -> str:
 
 def _facts(facts: Mapping[str, str]) -> str:
     lines = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in facts.items())
-    return f'<h2>How this was made</h2><div class="scroll"><table><tbody>{lines}</tbody></table></div>' if facts else ""
+    return (
+        f'<h2>How this was made</h2><div class="scroll"><table class="facts"><tbody>{lines}</tbody></table></div>'
+        if facts
+        else ""
+    )
 
 
 _GLOSSARY = """<h2>How to read this</h2><dl class="soft">
-<dt>95% interval</dt><dd>A range that would hold the true mean in about 95 of 100 repetitions. Below 30 independent units it is Student's t, from 30 on a bootstrap.</dd>
+<dt>95% interval</dt><dd>A range that would hold the true mean in about 95 of 100 repetitions. Below 30 independent units it is Student's t, from 30 on a bootstrap. It may reach beyond what can be, such as a negative share of clicks: then the data say little.</dd>
 <dt>over</dt><dd>What was averaged. Seeds are whole trainings from other random numbers; episodes of one seed are not independent evidence about the method.</dd>
 <dt>selection</dt><dd>Whatever picks a winner flatters it, so selection numbers are shown but not reported as the result.</dd>
 <dt>matched positives</dt><dd>Logged successes on which the new policy would do what was logged. With few of them an off-policy estimate knows little, whatever its interval says.</dd>
+<dt>SNIPS</dt><dd>The logged rewards, weighted by how much more often than the logging policy the new one would have made the logged choice, over the sum of these weights.</dd>
 <dt>effective sample size</dt><dd>How many rows an importance-weighted average is worth.</dd>
 </dl>"""
