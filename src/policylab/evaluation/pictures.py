@@ -14,10 +14,15 @@ from policylab.evaluation.diagnosis import Card
 from policylab.evaluation.rows import rows_of, sample
 
 _DOTS = 6_000
+_ENTRIES = 8  # of an action that are drawn
+_WIDTH, _HEIGHT, _DPI = 5.2, 6.6, 144  # inches: a telephone shows the picture 390 pixels wide, where 12 points are 12 pixels
 
 
 def card_figure(card: Card, recording: Recording, *, seed: int = 0) -> bytes:
-    """A PNG of three panels: states (two columns, or the two principal components) coloured by return to go, returns, actions."""
+    """A PNG: states (two columns, or the two principal components) coloured by return to go; below them returns and actions.
+
+    It is laid out for 390 pixels, the width of a telephone, and keeps its shape on wider screens.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -25,13 +30,17 @@ def card_figure(card: Card, recording: Recording, *, seed: int = 0) -> bytes:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    with plt.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
-        _states(axes[0], figure, recording, seed)
-        _returns(axes[1], card, recording)
-        _actions(axes[2], recording)
+    with plt.rc_context({
+        "font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.formatter.limits": (-3, 4),
+    }):  # fmt: skip
+        figure = plt.figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+        axes = figure.subplot_mosaic([["states", "states"], ["returns", "actions"]], height_ratios=(1.25, 1))
+        _states(axes["states"], figure, recording, seed)
+        _returns(axes["returns"], card, recording)
+        _actions(axes["actions"], recording)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": "policylab"})
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": "policylab"})
         plt.close(figure)
     return buffer.getvalue()
 
@@ -40,7 +49,8 @@ def _states(axes: Any, figure: Any, recording: Recording, seed: int) -> None:
     space = recording.spec.observation
     if isinstance(space, spaces.Discrete):
         visited = np.asarray(recording.observation).reshape(-1)[recording.observation_rows]
-        axes.bar(np.arange(space.n), np.bincount(visited, minlength=space.n), width=1.0, color="#56699b")
+        axes.bar(np.arange(space.n), np.bincount(visited, minlength=space.n), width=0.9, color="#56699b")
+        axes.locator_params(axis="x", integer=True)
         axes.set_title("where the data have been")
         axes.set_xlabel("state")
         axes.set_ylabel("steps")
@@ -83,26 +93,35 @@ def _returns(axes: Any, card: Card, recording: Recording) -> None:
         axes.text(0.5, 0.5, "no rewards logged", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
-    axes.hist(recording.returns, bins=min(40, max(5, len(np.unique(recording.returns)))), color="#0072B2")
+    axes.hist(recording.returns, bins=min(30, max(5, len(np.unique(recording.returns)))), color="#0072B2")
+    axes.locator_params(nbins=4)
     axes.set_xlabel("return")
     axes.set_ylabel("episodes")
 
 
 def _actions(axes: Any, recording: Recording) -> None:
+    """Bars for choices; for numbers the distribution of each entry on a line of its own."""
     axes.set_title("actions")
     space = recording.spec.action
     if isinstance(space, spaces.Discrete):
         counts = np.bincount(np.asarray(recording.action).reshape(-1), minlength=space.n)
         axes.bar(np.arange(space.n), counts, color="#009E73")
+        axes.locator_params(axis="y", nbins=4)
+        axes.locator_params(axis="x", nbins=6, integer=True)
         if 0 < len(space.labels) <= 6:
-            axes.set_xticks(np.arange(space.n), space.labels)
+            axes.set_xticks(np.arange(space.n), space.labels, rotation=45 if max(map(len, space.labels)) > 2 else 0)
         axes.set_xlabel("choice")
+        axes.set_ylabel("steps")
     elif isinstance(space, spaces.Box):
-        flat = np.asarray(recording.action).reshape(recording.steps, -1)
-        for i in range(min(flat.shape[1], 6)):
-            axes.hist(flat[:, i], bins=40, histtype="step", linewidth=1.6, label=f"entry {i}")
-        axes.legend(fontsize=9, frameon=False)
+        flat = np.asarray(recording.action, np.float64).reshape(recording.steps, -1)
+        shown = min(flat.shape[1], _ENTRIES)
+        edges = np.linspace(flat.min(), flat.max() if np.ptp(flat) > 0 else flat.min() + 1, 41)
+        for i in range(shown):
+            counts = np.histogram(flat[:, i], edges)[0]
+            axes.stairs(shown - 1 - i + 0.85 * counts / counts.max(), edges, baseline=shown - 1 - i, fill=True, color="#009E73")
+        axes.set_yticks(np.arange(shown)[::-1], [str(i) for i in range(shown)])
+        axes.locator_params(axis="x", nbins=4)
         axes.set_xlabel("value")
+        axes.set_ylabel("entry" if shown == flat.shape[1] else f"entry (of {flat.shape[1]})")
     else:
         axes.set_axis_off()
-    axes.set_ylabel("steps")
