@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import policylab as lab
 from policylab import cli
@@ -98,6 +99,11 @@ KINDS = {
         f"train {SMALL} --data hopper.hdf5 --steps 20 --seeds 2 --out run --resume",
         "other spaces",
     ),
+    "resuming with other data of the same shapes": (
+        f"train {SMALL} --data other.npz --steps 20 --seeds 2 --out run --resume",
+        "other data",
+    ),
+    "a policy whose description is broken": ("evaluate broken.safetensors --environment Pendulum-v1", "header"),
     "resuming from a damaged checkpoint": (
         f"train {SMALL} --data good.npz --steps 20 --seeds 2 --out damaged --resume",
         "damaged",
@@ -186,7 +192,9 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     save(continuous_recording(), folder / "good.npz")
     save(continuous_recording(reward=False), folder / "silent.npz")
+    save(continuous_recording(seed=1), folder / "other.npz")
     save(discrete_recording(), folder / "choices.npz")
+    save_file({"x": np.zeros(1, np.float32)}, folder / "broken.safetensors", metadata={"policylab": "[1]"})
     bandit_log(folder / "log.csv", rows=50)
     d4rl_hopper(folder / "hopper.hdf5")
     (folder / "mine.py").write_text(HALF)

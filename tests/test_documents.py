@@ -107,7 +107,11 @@ DOCUMENTS = {
     "no settings": (("learner", "fields"), NOTHING, "no 'fields'"),
     "settings that are a list": (("learner", "fields"), [1], "learner that does not exist here"),
     "a setting that does not exist": (("learner", "fields", "warmth"), 3, "warmth"),
-    "a setting of another type": (("learner", "fields", "width"), "wide", "width|damaged"),  # the type checker of the tests is faster
+    "a setting of another type": (
+        ("learner", "fields", "width"),
+        "wide",
+        "width|damaged",
+    ),  # the type checker of the tests is faster
     "a setting out of its range": (("learner", "fields", "expectile"), 7.0, "below 1"),
     "a form that does not exist": (("learner", "fields", "policy", "form"), "Dream", "no policy form 'Dream'"),
     "a form's setting that does not exist": (("learner", "fields", "policy", "fields", "warmth"), 3, "warmth"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import policylab as lab
-from policylab.evidence.fitted import discounted_returns
+from policylab.evidence.fitted import discounted_returns, start_values
 from policylab.evidence.plan import make_plan, seconds_of, shortlist
 from policylab.learners.offline.fqe import FQE
 from policylab.registry import LEARNERS
@@ -136,3 +136,22 @@ def test_discounted_returns_by_hand():
     reward = np.asarray(recording.reward)
     by_hand = [reward[0] + 0.99 * reward[1] + 0.99**2 * reward[2], reward[3] + 0.99 * reward[4] + 0.99**2 * reward[5]]
     np.testing.assert_allclose(discounted_returns(recording), by_hand, rtol=1e-5)
+
+
+def test_the_judge_of_rewards_alone_looks_to_the_end_of_the_episode_whatever_the_budget():
+    """One reward per step: the value at the start is the sum of the discounts, here of 30 steps, and not of the first few."""
+    recording = continuous_recording(episodes=20, length=30)
+    clock = np.tile(np.arange(31, dtype=np.float32) / 30, 20)
+    recording = replace(
+        recording,
+        observation=np.stack([clock, clock, clock], axis=1),
+        reward=np.ones(recording.steps, np.float32),
+        terminal=np.arange(recording.steps) % 30 == 29,
+        truncated=np.zeros(recording.steps, bool),
+    )
+    dataset = lab.Dataset.of(recording)
+    run = lab.train(lab.BC(policy=lab.Deterministic(width=8, depth=1), batch_size=32), dataset, steps=10)
+    plan = make_plan(recording, (("bc", "as a baseline"),), budget=1.0, seed=0)
+    values = start_values(run, dataset, recording, plan)
+    assert values.shape == (1, 20)
+    np.testing.assert_allclose(values, sum(0.99**t for t in range(30)), rtol=0.15)

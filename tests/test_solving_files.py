@@ -241,3 +241,14 @@ def test_an_interrupt_of_solve_says_what_is_true_of_solve(tmp_path, monkeypatch,
         assert not (tmp_path / "runs" / "solve").exists()
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
+
+
+def test_what_only_python_can_say_is_repeated_from_python(tmp_path):
+    from policylab.solving import _command
+
+    given = {"data": continuous_recording(), "columns": None, "budget": "1s", "methods": ["bc"], "out": tmp_path, "seed": 2}
+    assert _command(given) == f"lab.solve(data=your_data, budget='1s', methods=['bc'], out='{tmp_path}', seed=2)"
+    mapped = {"data": "a b.csv", "columns": {"observation": ["x", "y"], "action": "a"}, "seed": 0}
+    assert _command(mapped) == "policylab solve --data 'a b.csv' --columns observation=x,y,action=a --seed 0 --overwrite"
+    task = lab.load_task("cartpole")
+    assert _command({"data": "d.npz", "task": task}) == "policylab solve --data d.npz --task cartpole --overwrite"

@@ -19,6 +19,7 @@ from policylab.sources.dataset import Dataset
 from policylab.training import train
 
 DISCOUNT = 0.99
+TARGET_RATE = 0.05  # the target follows the critic with a time constant of 20 updates
 
 
 def judge(problem: Problem, plan: Plan) -> Evidence:
@@ -68,8 +69,11 @@ def judge(problem: Problem, plan: Plan) -> Evidence:
 def start_values(run: Run, held_out: Dataset, test: Recording, plan: Plan) -> np.ndarray:
     """Q(s0, pi(s0)) of every seed's policy at the start of every held-out episode: [seed, episode]."""
     policy = jax.vmap(lambda policy: policy.mode())(run.products()["policy"])
-    judge = FQE(discount=DISCOUNT, width=64, learning_rate=1e-3, target_rate=0.02)
-    fitted = train(judge, held_out, steps=plan.steps, seeds=run.seeds, given={"policy": PerSeed(policy)})
+    judge = FQE(discount=DISCOUNT, width=64, learning_rate=1e-3, target_rate=TARGET_RATE)
+    # Rewards travel one step back per time constant: too few updates would leave values near 0, far above or below the truth.
+    backups = 4 * min(1 / (1 - DISCOUNT), float(test.lengths.max()))
+    steps = max(plan.steps, int(np.ceil(backups / TARGET_RATE)))
+    fitted = train(judge, held_out, steps=steps, seeds=run.seeds, given={"policy": PerSeed(policy)})
     first = test.starts + np.arange(test.episodes)
     start = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[first]), test.observation)
 

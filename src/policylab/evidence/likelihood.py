@@ -69,7 +69,7 @@ def blind_trial() -> str:
     rows = []
     for gap in (0.10, 0.20, 0.30):
         # Two proportions around one half, 5% two-sided error, 80% power (normal approximation).
-        rows.append(f"{gap:.0%}: {int(np.ceil((1.96 + 0.84) ** 2 * 2 * 0.25 / gap**2))}")
+        rows.append(f"{100 * gap:.0f} points: {int(np.ceil((1.96 + 0.84) ** 2 * 2 * 0.25 / gap**2))}")
     return (
         "To find a winner, run a blind trial: let each saved policy do the task from the same list of starts, in an order drawn "
         "at random before the first trial, with a judge who does not know which policy is running; note success or failure of "

@@ -98,7 +98,7 @@ def render(report: Report) -> str:
         ),
         _shortlist(report.shortlist),
         f"<h2>The data</h2><pre>{_text(report.card)}</pre>" if report.card else "",
-        _picture("", report.card_picture, "png", "Where the data have been, and what they hold.", wide=True),
+        _picture("", report.card_picture, "png", "Where the data have been, and what they hold."),
         f"<h2>What to do next</h2>{_paragraphs(report.plan)}" if report.plan else "",
         f"<h2>Load and run {'the' if won else 'a'} policy</h2><pre class=wrap>{_text(report.load)}</pre>" if report.load else "",
         f"<h2>Repeat all of this</h2><pre class=wrap>{_text(report.repeat)}</pre>" if report.repeat else "",
@@ -185,14 +185,12 @@ def _bar(row: Row, low: float, high: float) -> str:
     )
 
 
-def _picture(title: str, content: bytes, kind: str, caption: str, *, wide: bool = False) -> str:
-    """A figure; a `wide` one can be moved sideways on a phone, where it would be too small to read."""
+def _picture(title: str, content: bytes, kind: str, caption: str) -> str:
     if not content:
         return ""
     data = base64.b64encode(content).decode()
     heading = f"<h2>{_text(title)}</h2>" if title else ""
     image = f'<img src="data:image/{kind};base64,{data}" alt="{_text(title or caption)}">'
-    image = f'<div class="wide">{image}</div>' if wide else image
     return f'{heading}<figure class="picture">{image}<figcaption>{_text(caption)}</figcaption></figure>'
 
 

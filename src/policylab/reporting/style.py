@@ -27,7 +27,6 @@ svg.bar .zero { stroke:var(--line); stroke-width:1; } @media (max-width: 640px) 
   thead { position:absolute; left:-9999px; } tr { display:block; padding:.6rem 0; border-bottom:1px solid var(--line); }
   td { display:flex; justify-content:space-between; gap:1rem; border:0; padding:.12rem 0; text-align:right; }
   td:first-child { font-weight:650; text-align:left; justify-content:flex-start; gap:.3rem; } td[data-label]::before { content:attr(data-label); color:var(--soft); font-weight:400; text-align:left; }
-  .wide { overflow-x:auto; } .wide img { max-width:none; width:46rem; }
   tr.noted { border-bottom:0; padding-bottom:0; } tr.note { padding-top:0; } tr.note td { font-weight:400; }
   table.facts td:first-child { width:auto; white-space:normal; } table.facts td { text-align:left; justify-content:flex-start; }
   td:first-child::before, td.reason::before { content:none !important; } td.reason { text-align:left; } td:empty { display:none; }
