@@ -4,8 +4,8 @@
 
 With --mujoco a third table shows what is raised on recordings of MuJoCo robots under random torques and on the point mazes.
 
-The first table is what `policylab.evaluation.suspicion.FALSE_ALARMS` says; the second gives, for 1, 5 and 30% planted, how many
-recordings raised the alarm and which share the check marked.
+The first table is what `policylab.evaluation.suspicion.FALSE_ALARMS` says and the last what `PLANTED` says; between them stands, for
+1, 5 and 30% planted, how many recordings of each world raised the alarm and which share the check marked.
 """
 
 from __future__ import annotations
@@ -14,16 +14,45 @@ import argparse
 import sys
 import warnings
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from policylab.evaluation import duplicates, end_flags, quality
 from policylab.evaluation.diagnosis import suspicions
 from policylab.evaluation.rows import rows_of
-from tests.evaluation.corruptions import PLANTED
+from tests.evaluation.corruptions import PLANTED, wrong_successors
 from tests.evaluation.worlds import CLEAN
+
+IN_CHOICES = ("rewards", "actions", "repeated episodes")  # what can be planted where observations are choices
+CHECKS = {
+    "spikes": lambda rows, origin, seed: quality.spikes(rows, seed=seed),
+    "rewards": lambda rows, origin, seed: quality.odd_rewards(rows, seed=seed),
+    "actions": lambda rows, origin, seed: quality.mismatched_actions(rows, seed=seed),
+    "stuck": lambda rows, origin, seed: quality.stuck_columns(rows),
+    "scales": lambda rows, origin, seed: quality.changed_scales(rows),
+    "broken chains": lambda rows, origin, seed: end_flags.broken_chains(rows, origin, seed=seed),
+    "timed terminals": lambda rows, origin, seed: end_flags.timed_terminals(rows),
+    "ignored terminals": lambda rows, origin, seed: end_flags.ignored_terminals(rows, seed=seed),
+    "random terminals": lambda rows, origin, seed: end_flags.random_terminals(rows, seed=seed),
+    "repeated rows": lambda rows, origin, seed: duplicates.repeated_rows(rows),
+    "repeated episodes": lambda rows, origin, seed: duplicates.repeated_episodes(rows),
+}
+
+
+@cache
+def world_data(world, seed):
+    """The clean recording of a world; it is spoiled in thirty ways."""
+    return CLEAN[world](seed=seed)
+
+
+def check(name, recording, seed):
+    """One check alone."""
+    one = CHECKS[name](rows_of(recording, limit=1_000_000, seed=seed), dict(recording.origin), seed)
+    return None if one.missing else one
 
 
 def checked(recording, seed):
@@ -69,9 +98,13 @@ def main() -> None:
     if options.mujoco:
         robots()
     raised, count, marked, examined, where = (defaultdict(float) for _ in range(5))
-    for world, make in CLEAN.items():
+    for world in CLEAN:
         for seed in range(options.seeds):
-            for name, one in checked(make(seed=seed), seed).items():
+            clean = world_data(world, seed)
+            found = checked(clean, seed)
+            if world != "gridworld":  # a file of flat steps, whose chains may be broken
+                found |= {"broken chains": check("broken chains", wrong_successors(clean, 0.0)[0], seed)}
+            for name, one in found.items():
                 raised[name] += one.raised
                 where[name, world] += one.raised
                 count[name] += 1
@@ -83,24 +116,31 @@ def main() -> None:
         print(
             f'    "{name}": Alarm({raised[name]:.0f}, {count[name]:.0f}, {marked[name] / max(1, examined[name]):.1e}),  # {worlds}'
         )
+    sys.stdout.flush()
     print("planted: check, share, world: alarms of recordings, marked share")
+    totals = defaultdict(list)
     for name, spoil in PLANTED.items():
         for share in (0.01, 0.05, 0.3):
-            line = []
-            for world, make in CLEAN.items():
+            line, alarms, tried = [], 0, 0
+            for world in CLEAN:
                 hits, shares = 0, []
                 for seed in range(options.planted):
-                    clean = make(seed=seed)
-                    if world == "gridworld" and spoil.__name__ not in ("random_rewards", "shuffled_actions"):
+                    clean = world_data(world, seed)
+                    if world == "gridworld" and name not in IN_CHOICES:
                         continue
                     with warnings.catch_warnings():
                         warnings.simplefilter("error")
-                        one = checked(spoil(clean, share, seed=seed)[0], seed).get(name)
+                        one = check(name, spoil(clean, share, seed=seed)[0], seed)
                     if one is not None:
                         hits += one.raised
                         shares.append(one.share)
+                alarms, tried = alarms + hits, tried + len(shares)
                 line.append(f"{world} {hits}/{len(shares)} {np.mean(shares):.3f}" if shares else f"{world} -")
             print(f"{name:18} {share:.2f}  " + "   ".join(line), flush=True)
+            totals[name].append(f"Planted({share}, {alarms}, {tried})")
+    print("planted, all worlds")
+    for name, rows in totals.items():
+        print(f'    "{name}": ({", ".join(rows)}),')
 
 
 if __name__ == "__main__":

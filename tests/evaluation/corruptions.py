@@ -74,6 +74,14 @@ def copied_episodes(recording: Recording, share: float, *, seed: int = 0) -> tup
     return replace(both, observation=observed), np.arange(both.steps) >= recording.steps
 
 
+def doubled_episodes(recording: Recording, share: float, *, seed: int = 0) -> tuple[Recording, np.ndarray]:
+    """A share of the episodes stands in the recording a second time, bit by bit."""
+    count = int(np.ceil(share * recording.episodes))
+    chosen = np.random.default_rng(seed).choice(recording.episodes, count, replace=False)
+    both = recording.select(np.concatenate([np.arange(recording.episodes), chosen]))
+    return both, np.arange(both.steps) >= recording.steps
+
+
 def torn_episodes(recording: Recording, share: float, *, seed: int = 0) -> tuple[Recording, np.ndarray]:
     """A share of the steps is flagged terminal although the process went on: the episode is torn there."""
     random = np.random.default_rng(seed)
@@ -113,4 +121,5 @@ PLANTED: dict[str, Callable[..., tuple[Recording, np.ndarray]]] = {
     "spikes": jumping_observations, "rewards": random_rewards, "actions": shuffled_actions, "stuck": stuck_sensor,
     "scales": other_units, "broken chains": wrong_successors, "timed terminals": clocked_terminals,
     "ignored terminals": torn_episodes, "random terminals": torn_episodes, "repeated rows": copied_episodes,
+    "repeated episodes": doubled_episodes,
 }  # fmt: skip

@@ -12,13 +12,13 @@ from scipy.spatial.distance import cdist
 from policylab import registry
 from policylab.data.recording import Recording
 from policylab.errors import BadInput
-from policylab.evaluation import advice, coverage
+from policylab.evaluation import advice, coverage, suspicion
 from policylab.evaluation.diagnosis import diagnose
 from policylab.evaluation.duplicates import leakage
 from policylab.evaluation.modes import count_modes
 from policylab.evaluation.pictures import card_figure
 from policylab.evaluation.rows import Scaling, rows_of
-from tests.evaluation import worlds
+from tests.evaluation import corruptions, worlds
 from tests.small import continuous_recording, discrete_recording
 
 
@@ -26,7 +26,7 @@ def names(recording: Recording) -> dict[str, float]:
     return {one.name: one.share for one in diagnose(recording).raised}
 
 
-@pytest.mark.parametrize("world", ["walled_room", "heavy_tails", "gridworld"])
+@pytest.mark.parametrize("world", ["walled_room", "heavy_tails", "gridworld", "contacts"])
 def test_clean_data_raise_no_alarm(world):
     assert names(worlds.CLEAN[world]()) == {}
 
@@ -57,6 +57,31 @@ def test_shuffled_actions_are_found(share):
     action = clean.action.copy()
     action[rows] = np.random.default_rng(3).permutation(action[rows])
     assert 0.4 * share < names(replace(clean, action=action))["actions"] < 1.5 * share
+
+
+def test_a_rare_contact_force_has_no_scale_but_a_lively_column_does():
+    clean = worlds.contacts()
+    assert "scales" not in names(clean)
+    observed = clean.observation.copy()
+    observed[np.isin(np.repeat(np.arange(60), 121), (3, 20, 41, 42)), 3] *= 57.3
+    assert names(replace(clean, observation=observed))["scales"] == pytest.approx(4 / 60)
+
+
+@pytest.mark.parametrize("world", ["pendulum", "heavy_tails"])
+def test_terminals_after_which_the_process_goes_on_are_found(world):
+    torn, hit = corruptions.torn_episodes(worlds.CLEAN[world](), 0.05)
+    assert hit.sum() > 100
+    assert names(torn)["ignored terminals"] > 0.9
+
+
+def test_every_check_says_how_often_it_was_wrong_and_what_it_found():
+    card = diagnose(worlds.pendulum(episodes=8))
+    assert {one.name for one in card.suspicions} == set(suspicion.FALSE_ALARMS)
+    assert set(corruptions.PLANTED) == set(suspicion.PLANTED)
+    for one, entry in zip(card.suspicions, card.to_json()["suspicions"]):
+        assert one.alarm.raised <= one.alarm.recordings >= 80
+        assert entry["false_alarms"] == {"raised": one.alarm.raised, "recordings": one.alarm.recordings, "rows": one.alarm.rows}
+        assert [row["share"] for row in entry["planted"]] == [row.share for row in one.planted]
 
 
 def test_repeated_episodes_are_counted_exactly():

@@ -88,6 +88,27 @@ def heavy_tails(episodes: int = 60, length: int = 150, *, seed: int = 0) -> Reco
     return _recording(observed, actions, rewards, ended, Box((6,)), Box((3,), -1.0, 1.0))
 
 
+def contacts(episodes: int = 60, length: int = 120, *, seed: int = 0) -> Recording:
+    """Five oscillators of which three may touch a floor: their contact forces, clipped to [0, 1], are 0 in most episodes and large in
+    the one of seven where the floor is near (as in MuJoCo's ant, which lands on its back now and then)."""
+    random = np.random.default_rng(seed)
+    observed, actions, rewards, ended = [], [], [], []
+    for _ in range(episodes):
+        place, speed, taken, gained = random.standard_normal(5) * 0.3, np.zeros(5), [], []
+        floor, seen = -2.5 if random.uniform() < 6 / 7 else -0.1, []
+        for step in range(length + 1):
+            force = np.clip(40 * np.maximum(0.0, floor - place[:3]), 0.0, 1.0)
+            seen.append(np.concatenate([place, speed, force]))
+            if step == length:
+                break
+            action = random.uniform(-1, 1, 5)
+            speed = 0.97 * speed - 0.1 * place + 0.1 * action + 0.05 * np.append(force, [0.0, 0.0])
+            place = place + 0.2 * speed
+            taken.append(action), gained.append(float(speed[3] - 0.1 * np.sum(action**2)))
+        observed.append(seen), actions.append(taken), rewards.append(gained), ended.append(False)
+    return _recording(observed, actions, rewards, ended, Box((13,)), Box((5,), -1.0, 1.0))
+
+
 def falling_pole(episodes: int = 200, *, seed: int = 0) -> Recording:
     """Gymnasium's CartPole equations: two choices, reward 1 a step, terminal when the pole falls, cut after 200 steps."""
     random = np.random.default_rng(seed)
@@ -129,7 +150,7 @@ def gridworld(episodes: int = 150, size: int = 6, *, seed: int = 0) -> Recording
 
 CLEAN: dict[str, Callable[..., Recording]] = {
     "walled_room": walled_room, "pendulum": pendulum, "heavy_tails": heavy_tails, "falling_pole": falling_pole,
-    "gridworld": gridworld,
+    "gridworld": gridworld, "contacts": contacts,
 }  # fmt: skip
 
 

@@ -147,8 +147,9 @@ def _suspicions(card: Card, room: int) -> list[str]:
         return [*lines, *_line("none", "nothing looks wrong")]
     for one in raised:
         where = f", first at row {one.first_row:,}" if one.first_row is not None else ""
-        text = f"{one.count:,} of {one.examined:,} {one.unit} ({one.share:.1%}){where}: {one.meaning}"
-        wrapped = textwrap.wrap(f"! {one.name}: {text}", WIDTH - 2, max_lines=2, placeholder=" ...", subsequent_indent="  ")
+        alarm = f" [raised on {one.alarm.raised} of {one.alarm.recordings} clean recordings]" if one.alarm else ""
+        text = f"{one.count:,} of {one.examined:,} {one.unit} ({one.share:.1%}){where}{alarm}: {one.meaning}"
+        wrapped = textwrap.wrap(f"! {one.name}: {text}", WIDTH - 2, max_lines=3, placeholder=" ...", subsequent_indent="  ")
         lines += [f"  {line}" for line in wrapped]
     return lines if len(lines) <= room else [*lines[: room - 1], f"  ... {len(raised)} in all: see the JSON card"]
 

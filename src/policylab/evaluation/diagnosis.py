@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ class Card:
         document = _plain(dataclasses.asdict(self))
         for entry, one in zip(document["suspicions"], self.suspicions):
             entry |= {"share": one.share, "false_alarms": _plain(dataclasses.asdict(one.alarm)) if one.alarm else None}
+            entry["planted"] = [_plain(dataclasses.asdict(row)) for row in one.planted]
         return document
 
     def dumps(self) -> str:
@@ -100,19 +102,23 @@ def diagnose(
         notes.append("no propensities were logged: other policies cannot be judged without a model of the reward")
     if recording.reward is not None and recording.reward.ndim > 1:
         notes.append(f"returns are the sum of {recording.reward.shape[1]} objectives")
+    with ThreadPoolExecutor(1) as beside:  # neighbours are searched on one core, dynamics fitted on another
+        coverage = beside.submit(
+            measures.measure, rows, returns, scale=scale, seed=seed,
+            modes=None if returns is None else count_modes(returns, seed=seed),
+            reference=None if reference_data is None else rows_of(reference_data, limit=limit, seed=seed),
+        )  # fmt: skip
+        doubts = suspicions(rows, origin=recording.origin, seed=seed)
     card = Card(
         name=recording.name or "recording",
         size=measure_size(recording, rows),
-        coverage=measures.measure(
-            rows, returns, scale=scale, seed=seed, modes=None if returns is None else count_modes(returns, seed=seed),
-            reference=None if reference_data is None else rows_of(reference_data, limit=limit, seed=seed),
-        ),
-        suspicions=suspicions(rows, origin=recording.origin, seed=seed),
+        coverage=coverage.result(),
+        suspicions=doubts,
         choices=_choices(recording),
         notes=tuple(notes),
         looked_at=rows.steps,
         seed=seed,
-    )  # fmt: skip
+    )
     return dataclasses.replace(card, advice=tuple(Advice(*entry) for entry in shortlist(card)))
 
 

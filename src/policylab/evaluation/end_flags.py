@@ -40,9 +40,10 @@ def ignored_terminals(rows: Rows, *, seed: int) -> Suspicion:
     use = rows.terminal[last]
     if use.sum() < 5:
         return unchecked(name, "fewer than five steps are terminal and followed by another episode")
+    near = min(2 * step, float(np.quantile(chance, 0.01)))
     return found(
-        name, (gap < 2 * step)[use], rows.row[last[use]], unit="terminals", allowance=3 * float((chance < 2 * step).mean()) + 0.02,
-        least=3, rule="the next episode starts within two usual steps of where this one ended, three times as often as unrelated ones",
+        name, (gap < near)[use], rows.row[last[use]], unit="terminals", allowance=3 * float((chance < near).mean()) + 0.02, least=3,
+        rule="the next episode starts within two usual steps of where this one ended and closer to it than 99% of unrelated ones",
         meaning="the process went on after a terminal flag: the flags are not about the state, or mark something else",
     )  # fmt: skip
 

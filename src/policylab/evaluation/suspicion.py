@@ -20,6 +20,15 @@ class Alarm:
 
 
 @dataclass(frozen=True)
+class Planted:
+    """What a check found of planted faults: it was raised in `raised` of `recordings` recordings, of which this `share` was spoiled."""
+
+    share: float
+    raised: int
+    recordings: int
+
+
+@dataclass(frozen=True)
 class Suspicion:
     """One check's result: `count` of `examined` things (rows, episodes, columns: `unit`) look wrong, the first at step `first_row`.
 
@@ -48,6 +57,11 @@ class Suspicion:
         """What this check did on clean recordings, where that was measured."""
         return FALSE_ALARMS.get(self.name)
 
+    @property
+    def planted(self) -> tuple[Planted, ...]:
+        """What this check found of faults that were planted, where that was measured."""
+        return PLANTED.get(self.name, ())
+
 
 def found(
     name: str,
@@ -74,5 +88,30 @@ def unchecked(name: str, why: str) -> Suspicion:
     return Suspicion(name, "", 0, 0, None, False, "", "", missing=why)
 
 
-# Measured by `python benchmarks/diagnosis_alarms.py` on clean recordings of the worlds in tests/evaluation/worlds.py.
-FALSE_ALARMS: dict[str, Alarm] = {}
+# Both measured by `python benchmarks/diagnosis_alarms.py --seeds 40 --planted 4` on the worlds of tests/evaluation/worlds.py.
+FALSE_ALARMS: dict[str, Alarm] = {
+    "spikes": Alarm(2, 200, 6.8e-05),
+    "rewards": Alarm(0, 240, 0.0),
+    "actions": Alarm(5, 240, 3.0e-04),
+    "stuck": Alarm(0, 240, 0.0),
+    "scales": Alarm(0, 200, 0.0),
+    "broken chains": Alarm(0, 200, 0.0),
+    "timed terminals": Alarm(0, 120, 0.0),
+    "ignored terminals": Alarm(0, 80, 0.0),
+    "random terminals": Alarm(0, 120, 0.0),
+    "repeated rows": Alarm(0, 200, 1.9e-05),
+    "repeated episodes": Alarm(0, 240, 0.0),
+}
+PLANTED: dict[str, tuple[Planted, ...]] = {
+    "spikes": (Planted(0.01, 16, 20), Planted(0.05, 16, 20), Planted(0.3, 12, 20)),
+    "rewards": (Planted(0.01, 24, 24), Planted(0.05, 24, 24), Planted(0.3, 24, 24)),
+    "actions": (Planted(0.01, 1, 24), Planted(0.05, 20, 24), Planted(0.3, 24, 24)),
+    "stuck": (Planted(0.01, 16, 20), Planted(0.05, 16, 20), Planted(0.3, 16, 20)),
+    "scales": (Planted(0.01, 5, 20), Planted(0.05, 16, 20), Planted(0.3, 16, 20)),
+    "broken chains": (Planted(0.01, 11, 20), Planted(0.05, 20, 20), Planted(0.3, 20, 20)),
+    "timed terminals": (Planted(0.01, 0, 8), Planted(0.05, 6, 10), Planted(0.3, 20, 20)),
+    "ignored terminals": (Planted(0.01, 20, 20), Planted(0.05, 20, 20), Planted(0.3, 20, 20)),
+    "random terminals": (Planted(0.01, 16, 20), Planted(0.05, 20, 20), Planted(0.3, 20, 20)),
+    "repeated rows": (Planted(0.01, 20, 20), Planted(0.05, 20, 20), Planted(0.3, 20, 20)),
+    "repeated episodes": (Planted(0.01, 24, 24), Planted(0.05, 24, 24), Planted(0.3, 24, 24)),
+}
