@@ -21,6 +21,8 @@ from policylab.learner import Clock, Learner
 from policylab.runs import Run, load_product
 from policylab.sources.dataset import Dataset
 
+_LEARNED = {"policy", "critic", "world", "encoder", "reward"}
+
 
 def learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
     """The tests of a learner on a small recording of these spaces."""
@@ -61,7 +63,9 @@ def learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
 
     def products() -> None:
         products = traced(learner).products(made["state"])
-        assert "policy" in products or learner.takes, "products must hold a policy (what one would ship)"
+        assert set(products) & _LEARNED or learner.takes, (
+            f"products must hold what was learned: a policy (what one would ship), or else one of {', '.join(sorted(_LEARNED))}"
+        )
         if "policy" in products:
             observation = spaces.sample(spec.observation, key=key)
             inside(spec.action, products["policy"].act(observation, products["policy"].initial_memory(key=key), key=key)[0])
@@ -69,7 +73,7 @@ def learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
     def saved() -> None:
         run = Run(learner, source.spec, (0,), jax.tree.map(lambda leaf: leaf[None], made["state"]))
         products = run.products(seed=0)
-        for name in set(products) & {"policy", "critic"}:
+        for name in set(products) & {"policy", "critic", "world"}:
             with tempfile.TemporaryDirectory() as folder:
                 path = run.save_policy(Path(folder) / "product.safetensors", product=name)
                 same(
@@ -82,5 +86,5 @@ def learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
     yield "init is pure and its state holds only arrays", start
     yield "update is pure, keeps shapes and gives scalar metrics", step
     yield "update works for several seeds in one program", seeds
-    yield "products hold a policy that acts in the action space", products
+    yield "products hold what was learned, and a policy acts in the action space", products
     yield "products survive saving and loading", saved
