@@ -72,6 +72,8 @@ _PUBLIC = {
     "RIQL": "learners.offline.riql",
     "PRDC": "learners.offline.prdc",
     "A2PR": "learners.offline.a2pr",
+    "COCOA": "learners.offline.cocoa",
+    "EnsembleDynamics": "learners.worldmodel.ensemble",
     "ReBRAC": "learners.offline.rebrac",
     "DQN": "learners.offline.dqn",
     "DiscreteBCQ": "learners.offline.bcq_discrete",

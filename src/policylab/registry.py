@@ -22,6 +22,7 @@ LEARNERS = {
     "riql": ("offline.riql", "RIQL"),
     "prdc": ("offline.prdc", "PRDC"),
     "a2pr": ("offline.a2pr", "A2PR"),
+    "cocoa": ("offline.cocoa", "COCOA"),
     "rebrac": ("offline.rebrac", "ReBRAC"),
     "dqn": ("offline.dqn", "DQN"),
     "bcq": ("offline.bcq_discrete", "DiscreteBCQ"),
@@ -31,6 +32,7 @@ LEARNERS = {
     "softmax-regression": ("offline.reward_regression", "SoftmaxRegression"),
     "ipw": ("offline.policy_optimisation", "IPW"),
     "doubly-robust": ("offline.policy_optimisation", "DoublyRobust"),
+    "ensemble-dynamics": ("worldmodel.ensemble", "EnsembleDynamics"),
     "value-iteration": ("theory.value_iteration", "ValueIteration"),
     "q-learning": ("theory.q_learning", "QLearning"),
 }
@@ -43,6 +45,11 @@ FORMS = {
     "Mixture": "mixture",
     "Tabular": "tabular",
     "Product": "product",
+}
+
+WORLDS = {
+    # class of a world's shape: module below policylab.worlds
+    "DynamicsEnsemble": "ensemble",
 }
 
 
@@ -73,7 +80,9 @@ def _class_in_file(file: str, cls: str) -> type:
 
 
 def form_class(name: str) -> type:
-    """The form class of that name."""
+    """The form class of that name, of a policy or of a world."""
+    if name in WORLDS:
+        return getattr(importlib.import_module(f"policylab.worlds.{WORLDS[name]}"), name)
     if name not in FORMS:
         raise BadInput(f"there is no policy form {name!r}: choose one of {', '.join(FORMS)}")
     return getattr(importlib.import_module(f"policylab.policies.{FORMS[name]}"), name)
@@ -91,7 +100,7 @@ def to_json(value: Any) -> Any:
     """A learner or form as JSON: its name and its fields; tuples become lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        kind = "form" if type(value).__name__ in FORMS else "learner"
+        kind = "form" if type(value).__name__ in {**FORMS, **WORLDS} else "learner"
         return {kind: type(value).__name__ if kind == "form" else name_of(value), "fields": fields}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -78,34 +81,16 @@ class MLP(eqx.Module):
         return self.layers[-1](self.hidden(x))
 
 
-class MLPs(eqx.Module):
-    """An ensemble of perceptrons of one shape; every array has a leading `members` axis."""
+class Ensemble(eqx.Module):
+    """Networks of one shape, held as one whose every array has a leading `members` axis."""
 
-    members: MLP
+    members: Any
 
-    def __init__(
-        self,
-        count: int,
-        inputs: int,
-        outputs: int,
-        *,
-        width: int = 256,
-        depth: int = 2,
-        activation: str = "relu",
-        layer_norm: bool = False,
-        key: PRNGKeyArray,
-    ):
-        build = lambda k: MLP(
-            inputs,
-            outputs,
-            width=width,
-            depth=depth,
-            activation=activation,
-            layer_norm=layer_norm,
-            key=k,
-        )
-        self.members = eqx.filter_vmap(build)(jax.random.split(key, count))
+    @staticmethod
+    def of(build: Callable[[PRNGKeyArray], Any], count: int, *, key: PRNGKeyArray) -> Ensemble:
+        """`count` networks from `build(key)`."""
+        return Ensemble(eqx.filter_vmap(build)(jax.random.split(key, count)))
 
     def __call__(self, x: Float[Array, " input"]) -> Float[Array, "members output"]:
         """Every member's output for one sample."""
-        return jax.vmap(lambda member: member(x))(self.members)
+        return eqx.filter_vmap(lambda member: member(x))(self.members)

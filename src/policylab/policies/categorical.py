@@ -13,14 +13,14 @@ from policylab import spaces
 from policylab.errors import BadInput
 from policylab.experience import Spec, Window
 from policylab.networks.frozen import Normaliser, observation_normaliser
-from policylab.networks.mlp import MLP
+from policylab.networks.reading import Network, network_for
 from policylab.policy import Form, Policy
 
 
 class CategoricalPolicy(Policy):
     """p(a | s) = softmax(f((s - mean) / std))_a."""
 
-    network: MLP
+    network: Network
     normaliser: Normaliser
     observation_space: spaces.Space = eqx.field(static=True)
 
@@ -92,8 +92,8 @@ class Categorical(Form):
     def build(self, spec: Spec, *, key: PRNGKeyArray) -> CategoricalPolicy:
         """Raises `BadInput` unless actions are discrete."""
         space = discrete_of(spec, "Categorical")
-        network = MLP(
-            spaces.size(spec.observation),
+        network = network_for(
+            spec.observation,
             space.n,
             width=self.width,
             depth=self.depth,

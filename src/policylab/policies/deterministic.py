@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from policylab import spaces
 from policylab.experience import Spec, Window
 from policylab.networks.frozen import Normaliser, Scaler, action_scaler, observation_normaliser
-from policylab.networks.mlp import MLP
+from policylab.networks.reading import Network, network_for
 from policylab.policies.continuous import box_of
 from policylab.policy import Form, Policy
 
@@ -20,7 +20,7 @@ from policylab.policy import Form, Policy
 class DeterministicPolicy(Policy):
     """a = centre + half_range * tanh(f((s - mean) / std)), in environment units."""
 
-    network: MLP
+    network: Network
     normaliser: Normaliser
     scaler: Scaler
     observation_space: spaces.Space = eqx.field(static=True)
@@ -77,8 +77,8 @@ class Deterministic(Form):
     def build(self, spec: Spec, *, key: PRNGKeyArray) -> DeterministicPolicy:
         """Raises `BadInput` unless actions are a Box."""
         space = box_of(spec, "Deterministic")
-        network = MLP(
-            spaces.size(spec.observation),
+        network = network_for(
+            spec.observation,
             spaces.size(space),
             width=self.width,
             depth=self.depth,

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from policylab import spaces
 from policylab.experience import Spec, Window
 from policylab.networks.frozen import Normaliser, Scaler, action_scaler, observation_normaliser
-from policylab.networks.mlp import MLP
+from policylab.networks.reading import Network, network_for
 from policylab.policies.continuous import box_of, normal_log_density
 from policylab.policy import Form, Policy
 
@@ -27,7 +27,7 @@ class GaussianPolicy(Policy):
     the density that of the unclipped normal (as IQL and AWAC); "none": no bound at all.
     """
 
-    network: MLP
+    network: Network
     free_log_std: Float[Array, " size"] | None
     normaliser: Normaliser
     scaler: Scaler
@@ -125,8 +125,8 @@ class Gaussian(Form):
         space = box_of(spec, "Gaussian")
         size = spaces.size(space)
         outputs = 2 * size if self.state_dependent_std else size
-        network = MLP(
-            spaces.size(spec.observation),
+        network = network_for(
+            spec.observation,
             outputs,
             width=self.width,
             depth=self.depth,

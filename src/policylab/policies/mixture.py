@@ -15,7 +15,7 @@ from policylab import spaces
 from policylab.errors import BadInput
 from policylab.experience import Spec, Window
 from policylab.networks.frozen import Normaliser, Scaler, action_scaler, observation_normaliser
-from policylab.networks.mlp import MLP
+from policylab.networks.reading import Network, network_for
 from policylab.policies.continuous import box_of, normal_log_density
 from policylab.policy import Form, Policy
 
@@ -26,7 +26,7 @@ class MixturePolicy(Policy):
     With `squash` "mean" the means go through tanh and samples are clipped to the bounds, as in the Gaussian form; "none" has no bound.
     """
 
-    network: MLP
+    network: Network
     normaliser: Normaliser
     scaler: Scaler
     observation_space: spaces.Space = eqx.field(static=True)
@@ -112,8 +112,8 @@ class Mixture(Form):
         space = box_of(spec, "Mixture")
         if self.experts < 1:
             raise BadInput(f"a Mixture of {self.experts} experts has none to act: choose at least 1")
-        network = MLP(
-            spaces.size(spec.observation), self.experts * (1 + 2 * spaces.size(space)), width=self.width, depth=self.depth,
+        network = network_for(
+            spec.observation, self.experts * (1 + 2 * spaces.size(space)), width=self.width, depth=self.depth,
             activation=self.activation, layer_norm=self.layer_norm, key=key,
         )  # fmt: skip
         return MixturePolicy(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from policylab import spaces
 from policylab.experience import Spec
 from policylab.networks.frozen import Normaliser, observation_normaliser
-from policylab.networks.mlp import MLP
+from policylab.networks.reading import Network, network_for
 from policylab.policies.categorical import discrete_of
 from policylab.scorer import Scorer
 
@@ -17,7 +17,7 @@ from policylab.scorer import Scorer
 class ChoiceValue(Scorer):
     """Q(s, .) of all choices at once; with `quantiles` > 1 that many equally likely returns of each choice, whose mean is Q."""
 
-    network: MLP
+    network: Network
     normaliser: Normaliser
     observation_space: spaces.Space = eqx.field(static=True)
     choices: int = eqx.field(static=True)
@@ -38,8 +38,8 @@ class ChoiceValue(Scorer):
         self.choices, self.count = discrete_of(spec, "ChoiceValue").n, quantiles
         self.observation_space = spec.observation
         self.normaliser = observation_normaliser(spec, enabled=normalise)
-        self.network = MLP(
-            spaces.size(spec.observation),
+        self.network = network_for(
+            spec.observation,
             self.choices * quantiles,
             width=width,
             depth=depth,

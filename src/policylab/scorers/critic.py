@@ -11,14 +11,15 @@ from policylab import spaces
 from policylab.errors import BadInput
 from policylab.experience import Spec
 from policylab.networks.frozen import Normaliser, Scaler, action_scaler, observation_normaliser
-from policylab.networks.mlp import MLP, MLPs
+from policylab.networks.mlp import Ensemble
+from policylab.networks.reading import Network, network_for
 from policylab.scorer import Scorer
 
 
 class ActionValue(Scorer):
     """Q(s, a) for continuous actions: an ensemble of perceptrons on the normalised observation and the action in units of half its range."""
 
-    networks: MLPs
+    networks: Ensemble
     normaliser: Normaliser
     scaler: Scaler
     observation_space: spaces.Space = eqx.field(static=True)
@@ -41,10 +42,11 @@ class ActionValue(Scorer):
         self.observation_space, self.action_space = spec.observation, spec.action
         self.normaliser = observation_normaliser(spec, enabled=normalise)
         self.scaler = action_scaler(spec.action, spec.statistics.get("action"))
-        inputs = spaces.size(spec.observation) + spaces.size(spec.action)
-        self.networks = MLPs(
-            members, inputs, 1, width=width, depth=depth, activation=activation, layer_norm=layer_norm, key=key
-        )
+        build = lambda k: network_for(
+            spec.observation, 1, beside=spaces.size(spec.action), width=width, depth=depth, activation=activation,
+            layer_norm=layer_norm, key=k,
+        )  # fmt: skip
+        self.networks = Ensemble.of(build, members, key=key)
 
     def values(self, observation: PyTree, action: PyTree) -> Float[Array, " members"]:
         """Every member's Q(s, a) for one sample, action in environment units."""
@@ -68,7 +70,7 @@ class ActionValue(Scorer):
 class StateValue(eqx.Module):
     """V(s): a perceptron on the normalised observation."""
 
-    network: MLP
+    network: Network
     normaliser: Normaliser
     observation_space: spaces.Space = eqx.field(static=True)
 
@@ -85,8 +87,8 @@ class StateValue(eqx.Module):
     ):
         self.observation_space = spec.observation
         self.normaliser = observation_normaliser(spec, enabled=normalise)
-        self.network = MLP(
-            spaces.size(spec.observation), 1, width=width, depth=depth, activation=activation, layer_norm=layer_norm, key=key
+        self.network = network_for(
+            spec.observation, 1, width=width, depth=depth, activation=activation, layer_norm=layer_norm, key=key
         )
 
     def __call__(self, observation: PyTree) -> Float[Array, ""]:
