@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint benchmark docs lock clean
+.PHONY: setup demo test lint benchmark peer docs lock clean
 
 setup: .venv/ready
 
@@ -25,8 +25,17 @@ lint: setup
 test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-benchmark: setup
-	$(BIN)/python benchmarks/run.py
+# Needs a quiet machine for about a quarter of an hour: beside other work the numbers are wrong.
+benchmark: setup peer
+	$(BIN)/python benchmarks/run.py --peer-python peer/bin/python --markdown docs/benchmarks.md
+
+# What policylab is timed against, in an environment of its own. Set UV_TORCH_BACKEND=cpu for the build of torch without CUDA.
+peer: peer/ready
+
+peer/ready: benchmarks/peer.txt | setup
+	test -x peer/bin/python || $(BIN)/uv venv --quiet peer
+	$(BIN)/uv pip install --quiet --python peer/bin/python -r benchmarks/peer.txt
+	touch $@
 
 docs: setup
 	$(BIN)/python docs/build.py
@@ -37,4 +46,4 @@ lock:
 	  --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf .venv runs dist site
+	rm -rf .venv peer runs dist site

@@ -1,6 +1,7 @@
 """Times the statistics of a score table against rliable in one run, compares the numbers, and prints ratios.
 
-    python benchmarks/score_statistics.py [--peer-python ENVIRONMENT/bin/python] [--json]
+    python benchmarks/score_statistics.py                               ours alone
+    python benchmarks/score_statistics.py --peer-python peer/bin/python both; the peer's environment has rliable
 
 Both sides get the same scores: 5 methods x 10 seeds x 9 tasks. Each side runs in a process of its own, one after the other. Our
 first call is the one compared (nothing is warmed up before it); its median over `--repeats` calls stands beside it.
@@ -16,8 +17,10 @@ import sys
 import time
 from importlib.metadata import version
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+from tables import Goal, table
 
 THRESHOLDS = np.linspace(0, 1, 81)
 JOBS = {
@@ -25,6 +28,7 @@ JOBS = {
     "improvement": "probability of improvement, 10 pairs",
     "profile": "performance profile, 81 thresholds",
 }
+RATIOS = {"aggregates": 20.0, "improvement": 100.0}  # goals: times rliable
 
 
 def made_scores() -> dict[str, np.ndarray]:
@@ -106,59 +110,94 @@ def in_process_of(python: str, side: str, arguments: argparse.Namespace) -> dict
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compared(ours: dict, peer: dict, arguments: argparse.Namespace) -> list[dict]:
+def beside(mine: dict, theirs: dict) -> dict[str, float]:
+    """One job of the peer's, how much longer it took, and how far the numbers are apart."""
+    a, b = np.asarray(mine["numbers"]), np.asarray(theirs["numbers"])
+    width = np.maximum(b[:, 2] - b[:, 1], 1e-12)
+    wide = width > 1e-9  # a profile has no width where no score or every score lies above
+    return {
+        "rliable_s": theirs["first"],
+        "ratio": theirs["first"] / mine["first"],
+        "largest_difference_of_values": float(np.abs(a[:, 0] - b[:, 0]).max()),
+        "largest_difference_of_ends_in_widths": float((np.abs(a[:, 1:] - b[:, 1:]) / width[:, None])[wide].max()),
+    }
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Ours, and the peer's where one is given."""
+    ours = in_process_of(sys.executable, "ours", options)
+    peer = in_process_of(options.peer_python, "peer", options) if options.peer_python else None
     rows = []
     for name, words in JOBS.items():
-        mine, theirs = ours["jobs"][name], peer["jobs"][name]
-        a, b = np.asarray(mine["numbers"]), np.asarray(theirs["numbers"])
-        width = np.maximum(b[:, 2] - b[:, 1], 1e-12)
-        wide = width > 1e-9  # a profile has no width where no score or every score lies above
-        rows.append(
-            {
-                "job": words,
-                "replicates": getattr(arguments, name),
-                "ours_first_s": mine["first"],
-                "ours_median_s": mine["median"],
-                "rliable_s": theirs["first"],
-                "ratio": theirs["first"] / mine["first"],
-                "largest_difference_of_values": float(np.abs(a[:, 0] - b[:, 0]).max()),
-                "largest_difference_of_ends_in_widths": float((np.abs(a[:, 1:] - b[:, 1:]) / width[:, None])[wide].max()),
-            }
+        mine = ours["jobs"][name]
+        row = {"name": name, "job": words, "replicates": getattr(options, name)}
+        row |= {"ours_first_s": mine["first"], "ours_median_s": mine["median"]}
+        rows.append(row | (beside(mine, peer["jobs"][name]) if peer else {}))
+    versions = dict(ours["versions"])
+    if peer:  # each side has a NumPy of its own
+        versions |= {
+            name if name not in versions else f"the peer's {name}": number for name, number in peer["versions"].items()
+        }
+    return {"rows": rows, "versions": versions, "cores": os.cpu_count()}
+
+
+def table_of(document: dict[str, Any]) -> str:
+    """One row per job, in Markdown."""
+    shown = lambda row, name, write: write.format(row[name]) if name in row else ""
+    return table(
+        (
+            "job",
+            "replicates",
+            "policylab, first call",
+            "median",
+            "rliable",
+            "rliable / policylab",
+            "values differ by",
+            "interval ends differ by (of width)",
+        ),
+        [
+            (
+                row["job"], f"{row['replicates']:,}", f"{row['ours_first_s']:.3f} s", f"{row['ours_median_s']:.3f} s",
+                shown(row, "rliable_s", "{:.1f} s"), shown(row, "ratio", "{:.0f}x"),
+                shown(row, "largest_difference_of_values", "{:.1e}"), shown(row, "largest_difference_of_ends_in_widths", "{:.1%}"),
+            )
+            for row in document["rows"]
+        ],
+    )  # fmt: skip
+
+
+def goals(document: dict[str, Any]) -> list[Goal]:
+    """Speed beside the peer."""
+    rows = {row["name"]: row for row in document["rows"]}
+    return [
+        Goal(
+            f"bootstrap of {rows[name]['job']}: {least:g}x rliable",
+            f"{rows[name]['ratio']:.0f}x" if "ratio" in rows[name] else None,
+            rows[name].get("ratio", 0.0) >= least,
         )
-    return rows
+        for name, least in RATIOS.items()
+    ]
 
 
 def main() -> None:
+    """Print the table, or one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", default=sys.executable, help="a Python that can import rliable (default: this one)")
+    parser.add_argument("--peer-python", help="a Python that can import rliable")
     parser.add_argument("--aggregates", type=int, default=50_000, help="replicates of the four aggregates (default 50000)")
     parser.add_argument("--improvement", type=int, default=2_000, help="replicates of each pair (default 2000)")
     parser.add_argument("--profile", type=int, default=2_000, help="replicates of each profile (default 2000)")
     parser.add_argument("--repeats", type=int, default=5, help="how often our side runs each job (default 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--tiny", action="store_true", help="try the script with sizes that say nothing")
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(timed(arguments.side, {name: getattr(arguments, name) for name in JOBS}, arguments.repeats)))
+    options = parser.parse_args()
+    if options.tiny:
+        options.aggregates, options.improvement, options.profile = 200, 50, 50
+    if options.side:
+        print(json.dumps(timed(options.side, {name: getattr(options, name) for name in JOBS}, options.repeats)))
         return
-    ours = in_process_of(sys.executable, "ours", arguments)
-    peer = in_process_of(arguments.peer_python, "peer", arguments)
-    rows = compared(ours, peer, arguments)
-    versions = {"ours": ours["versions"], "peer": peer["versions"], "cores": os.cpu_count()}
-    if arguments.json:
-        print(json.dumps({"rows": rows, "versions": versions}))
-        return
-    print(f"ours {ours['versions']}, peer {peer['versions']}, {os.cpu_count()} cores; 5 methods x 10 seeds x 9 tasks")
-    print(
-        "| job | replicates | ours, first call | ours, median | rliable | ratio | values differ by | ends differ by (of width) |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        print(
-            f"| {row['job']} | {row['replicates']:,} | {row['ours_first_s']:.3f} s | {row['ours_median_s']:.3f} s "
-            f"| {row['rliable_s']:.1f} s | {row['ratio']:.0f}x | {row['largest_difference_of_values']:.1e} "
-            f"| {row['largest_difference_of_ends_in_widths']:.1%} |"
-        )
+    document = measured(options)
+    print(json.dumps(document) if options.json else table_of(document))
 
 
 if __name__ == "__main__":

@@ -95,10 +95,7 @@ def _coverage(card: Card) -> list[str]:
         entropy = "" if cover.state_entropy is None else f"; {cover.entropy_kind} entropy {cover.state_entropy:.2f} nats"
         lines += _line("", dimension + entropy)
     if cover.action_divergence is not None:
-        low, high = "one way of acting", "many ways of acting"
-        text = (
-            f"action divergence {cover.action_divergence:.2f} (0: {low} in a place, 1: {high}, or none that follows the state)"
-        )
+        text = f"action divergence {cover.action_divergence:.2f} (0: a state settles the action, 1: it says nothing about it)"
         lines += _line("consistency", text)
     if cover.transition_diversity is not None:
         text = f"{cover.transition_diversity:.1%} of the change of state is not settled by state and action"

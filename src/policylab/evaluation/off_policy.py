@@ -179,7 +179,10 @@ def cautions_about(
         )
     found += caution_about_size(weights, units, unit)
     if rewards_are_gains and matched < FEW_MATCHED_POSITIVES:
-        found.append(f"only {matched} logged positives match what the target policy does: collect more, or log nearer to it")
+        found.append(
+            f"only {matched} logged {'positive matches' if matched == 1 else 'positives match'} what the target policy does: "
+            "collect more, or log nearer to it"
+        )
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ class Greedy(Policy):
     """The choice with the highest value, and with probability `epsilon` any choice."""
 
     critic: ChoiceValue
-    epsilon: Float[Array, ""]
+    epsilon: Float[Array, "*stacked"]  # one number; one per policy where several are stacked, whose `mode` is taken together
 
     def _probabilities(self, observation: PyTree) -> Float[Array, " choice"]:
         best = jax.nn.one_hot(jnp.argmax(self.critic.values(observation)), self.critic.choices)
