@@ -16,7 +16,7 @@ from tests.small import continuous_dataset
 def _tiny(cls):
     """The class with small networks, so that the whole catalogue compiles quickly."""
     names = {row["name"] for row in describe(cls)}
-    small = {"width": 8, "depth": 1, "batch_size": 8, "members": 2, "quantiles": 4, "components": 2}
+    small = {"width": 8, "depth": 1, "batch_size": 8, "members": 2, "quantiles": 4, "components": 2, "steps": 8, "epochs": 2}
     return cls(**{name: value for name, value in small.items() if name in names})
 
 

@@ -33,6 +33,12 @@ class Sometimes(eqx.Module):
     present: Bool[Array, ""]
 
 
+class Each(eqx.Module):
+    """A metric with one value per row of the batch, which its source is told of (priorities); what is logged is their mean."""
+
+    values: Float[Array, " row"]
+
+
 @dataclass(frozen=True)
 class Goals:
     """Relabelling of goals: the shares of current, future and random goals."""
@@ -110,7 +116,7 @@ class Learner:
 
     @abstractmethod
     def update(self, state: PyTree, batch: Any, *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, dict[str, Any]]:
-        """One step of learning and its metrics: scalars, or `Sometimes` for what is not computed at every step."""
+        """One step of learning and its metrics: scalars, `Sometimes` for what is not computed at every step, `Each` for one per row."""
 
     @abstractmethod
     def products(self, state: PyTree) -> dict[str, Any]:

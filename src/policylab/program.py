@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from policylab.learner import Clock, Learner, Sometimes
+from policylab.learner import Clock, Each, Learner, Sometimes
 from policylab.source import Source
 
 NEVER = np.iinfo(np.int32).max  # "no step": later than any
@@ -20,16 +20,23 @@ _HOSTED_CHUNK = 64  # steps whose host-made batches are shipped to the device at
 
 @partial(jax.jit, static_argnames="stacked")
 def initialise(
-    learner: Learner, source: Source, given: dict, seeds: Int[Array, " seed"], stage: Int[Array, ""], stacked: tuple[str, ...]
+    learner: Learner,
+    source: Source,
+    given: dict,
+    seeds: Int[Array, " seed"],
+    stage: Int[Array, ""],
+    stacked: tuple[str, ...],
+    before: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
-    """The learner's and the source's state for every seed; `stacked` names the given things that differ between seeds."""
+    """The learner's and the source's state for every seed; `stacked` names the given things that differ between seeds. With `before`,
+    the learner's states of a run that goes on, the source meets what was learned there."""
 
-    def one(seed: Int[Array, ""], given: dict) -> tuple[PyTree, PyTree]:
+    def one(seed: Int[Array, ""], given: dict, state: PyTree) -> tuple[PyTree, PyTree]:
         learner_key, source_key = jax.random.split(_stream(seed, stage, 0))
-        state = learner.init(source.spec, key=learner_key, given=given)
+        state = learner.init(source.spec, key=learner_key, given=given) if state is None else state
         return state, source.init(learner.products(state), key=source_key)
 
-    return jax.vmap(one, in_axes=(0, {name: 0 if name in stacked else None for name in given}))(seeds, given)
+    return jax.vmap(one, in_axes=(0, {name: 0 if name in stacked else None for name in given}, 0))(seeds, given, before)
 
 
 def _stream(seed: Int[Array, ""], stage: Int[Array, ""], number: int) -> Array:
@@ -80,6 +87,8 @@ def _compiled_chunk(
 def _counted(value: Any) -> tuple[Array, Array]:
     if isinstance(value, Sometimes):
         return value.value.astype(jnp.float32), value.present
+    if isinstance(value, Each):
+        return jnp.mean(value.values), jnp.asarray(True)
     return jnp.asarray(value, jnp.float32), jnp.asarray(True)
 
 

@@ -33,6 +33,11 @@ LEARNERS = {
     "ipw": ("offline.policy_optimisation", "IPW"),
     "doubly-robust": ("offline.policy_optimisation", "DoublyRobust"),
     "ensemble-dynamics": ("worldmodel.ensemble", "EnsembleDynamics"),
+    "a2c": ("online.a2c", "A2C"),
+    "ppo": ("online.ppo", "PPO"),
+    "reinforce": ("online.reinforce", "REINFORCE"),
+    "sac": ("online.sac", "SAC"),
+    "td3": ("online.td3", "TD3"),
     "value-iteration": ("theory.value_iteration", "ValueIteration"),
     "q-learning": ("theory.q_learning", "QLearning"),
 }

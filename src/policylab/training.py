@@ -128,8 +128,10 @@ def _train_one(
     live, keys = traced(learner), jnp.asarray(seeds, jnp.int32)
     differing = tuple(sorted(name for name, value in stage.given.items() if isinstance(value, PerSeed)))
     given = {name: value.value if isinstance(value, PerSeed) else value for name, value in stage.given.items()}
-    carry = initialise(live, source, given, keys, jnp.asarray(number), differing)
     if before:
+        before.spec.require(source.spec, ours="the run", theirs="the source")
+    carry = initialise(live, source, given, keys, jnp.asarray(number), differing, before.state if before else None)
+    if before:  # its arrays are its own: those of the carry are given away, chunk by chunk
         carry = (jax.tree.map(jnp.copy, before.state), carry[1])
 
     run = Run(learner, source.spec, seeds, carry[0], stage=number, earlier=earlier, total=steps)

@@ -1,4 +1,4 @@
-"""DQN on logged data: deep Q-learning (Mnih et al. 2015) with double Q targets (van Hasselt et al. 2016, arXiv 1509.06461)."""
+"""DQN, on logged data or a replay: deep Q-learning (Mnih et al. 2015) with double Q targets (van Hasselt et al. 2016, arXiv 1509.06461)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab.experience import Spec, Window
 from policylab.hyperparameters import setting, settings
-from policylab.learner import Clock, Learner, Request, Steps
+from policylab.learner import Clock, Each, Learner, Request, Steps
 from policylab.networks.optimisation import descend, trained
 from policylab.policies.greedy import Greedy
 from policylab.scorers.choice import ChoiceValue
@@ -68,7 +68,7 @@ class DQN(Learner):
 
     def update(
         self, state: dict[str, PyTree], batch: Window, *, clock: Clock, key: PRNGKeyArray
-    ) -> tuple[dict, dict[str, Array]]:
+    ) -> tuple[dict, dict[str, Any]]:
         """The critic, and at the end of a period its target."""
         goal = self.goal(state, batch)
 
@@ -76,12 +76,13 @@ class DQN(Learner):
             values = jax.vmap(critic.values)(batch.observation)
             taken = jnp.take_along_axis(values, batch.action[:, None], axis=-1)[:, 0]
             extra = self.extra_loss(values, batch)
-            return jnp.mean(huber(taken - goal)) + extra, (jnp.mean(taken), extra)
+            return jnp.mean(batch.weight * huber(taken - goal)) + extra, (taken, extra)
 
         critic, error, (q, extra) = descend(state["critic"], loss, optax.adam(self.learning_rate))
         due = (clock.step + 1) % self.target_period == 0
         target = jax.lax.cond(due, lambda: critic.model, lambda: state["target"])
-        return {**state, "critic": critic, "target": target}, {"critic_loss": error, "q": q, "extra_loss": extra}
+        metrics = {"critic_loss": error, "q": jnp.mean(q), "extra_loss": extra, "td_error": Each(jnp.abs(q - goal))}
+        return {**state, "critic": critic, "target": target}, metrics
 
     def products(self, state: dict[str, PyTree]) -> dict[str, Any]:
         """`policy` (greedy), `explorer` (epsilon-greedy), `critic`."""

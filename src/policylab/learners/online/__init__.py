@@ -1,0 +1,1 @@
+"""Learners that act: on-policy from rollouts, off-policy from a replay."""
