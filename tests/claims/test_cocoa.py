@@ -26,7 +26,7 @@ def test_the_log_lacks_the_middle_and_the_pilot_always_arrives_from_there():
 
 
 def test_both_arms_have_as_many_parameters_and_updates():
-    plain, wrapped = study.iql(**study.IQL_CHOSEN), study.cocoa(**study.COCOA_CHOSEN)
+    plain, wrapped = study.iql(), study.cocoa()
     assert round(wrapped[1] * (1 - sum(study.SHARES))) == plain[1]
 
     def parameters(policy) -> int:

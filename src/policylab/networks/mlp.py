@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +21,11 @@ class Linear(eqx.Module):
     weight: Float[Array, "*members input output"]
     bias: Float[Array, "*members output"]
 
-    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
-        weight_key, bias_key = jax.random.split(key)
-        bound = 1.0 / jnp.sqrt(max(inputs, 1))
-        self.weight = jax.random.uniform(weight_key, (inputs, outputs), minval=-bound, maxval=bound)
-        self.bias = jax.random.uniform(bias_key, (outputs,), minval=-bound, maxval=bound)
+    @staticmethod
+    def of(unit: Float[Array, " number"], inputs: int, outputs: int) -> Linear:
+        """From (inputs + 1) * outputs numbers that are uniform in [-1, 1)."""
+        scaled = unit.reshape(inputs + 1, outputs) / math.sqrt(max(inputs, 1))
+        return Linear(scaled[:-1], scaled[-1])
 
     def __call__(self, x: Float[Array, " input"]) -> Float[Array, " output"]:
         """One sample."""
@@ -62,9 +64,11 @@ class MLP(eqx.Module):
         layer_norm: bool = False,
         key: PRNGKeyArray,
     ):
-        keys = jax.random.split(key, depth + 1)
-        sizes = [inputs, *[width] * depth, outputs]
-        self.layers = tuple(Linear(sizes[i], sizes[i + 1], key=keys[i]) for i in range(depth + 1))
+        sizes = list(itertools.pairwise([inputs, *[width] * depth, outputs]))
+        ends = list(itertools.accumulate((a + 1) * b for a, b in sizes))
+        # One draw for all layers: a draw each takes longer to compile than the rest of a small learner.
+        unit = jnp.split(jax.random.uniform(key, (ends[-1],), minval=-1.0, maxval=1.0), ends[:-1])
+        self.layers = tuple(Linear.of(part, a, b) for part, (a, b) in zip(unit, sizes, strict=True))
         self.norms = tuple(LayerNorm(width) for _ in range(depth)) if layer_norm else ()
         self.activation = activation
 

@@ -32,8 +32,6 @@ GRID: dict[str, list[dict[str, float]]] = {  # 9 trials for each arm
     "iql": [{"expectile": e, "temperature": t} for e in (0.5, 0.7, 0.9) for t in (0.3, 1.0, 3.0)],
     "cocoa": [{"horizon": h, "temperature": t} for h in (1, 5, 10) for t in (0.3, 1.0, 3.0)],
 }
-IQL_CHOSEN = {"expectile": 0.5, "temperature": 0.3}
-COCOA_CHOSEN = {"horizon": 10, "temperature": 1.0}
 TUNING = (
     "9 trials for each arm with seeds 1000 to 1002, best mean of the removed starts (normal ones were at 100 in nearly all): IQL over"
     " expectile 0.5, 0.7, 0.9 and temperature 0.3, 1, 3 (removed 47 at 0.5 and 0.3; 46 and 44 at 0.9 and 0.7), COCOA over horizon 1, 5, 10"
@@ -128,7 +126,7 @@ def scores(learner: Learner, steps: int, seeds: Sequence[int]) -> dict[str, np.n
     return {name: np.asarray(v, np.float64) for name, v in jax.jit(jax.vmap(play))(wanted, jnp.asarray(seeds)).items()}
 
 
-def iql(expectile: float = 0.7, temperature: float = 0.3, width: int = PLAIN) -> tuple[IQL, int]:
+def iql(expectile: float = 0.5, temperature: float = 0.3, width: int = PLAIN) -> tuple[IQL, int]:
     """The base learner and its number of updates."""
     learner = IQL(
         expectile=expectile, temperature=temperature, width=width, policy=Deterministic(width=width), batch_size=BATCH,
@@ -137,11 +135,11 @@ def iql(expectile: float = 0.7, temperature: float = 0.3, width: int = PLAIN) ->
     return learner, UPDATES
 
 
-def cocoa(horizon: float = 1, temperature: float = 0.3, anchors: Literal["sought", "random"] = "sought") -> tuple[COCOA, int]:
+def cocoa(horizon: float = 10, temperature: float = 1.0, anchors: Literal["sought", "random"] = "sought") -> tuple[COCOA, int]:
     """The wrapped learner, with as many updates of its own as the base learner has."""
     worlds = EnsembleDynamics(DynamicsEnsemble(members=3, elites=2, width=64, depth=2))
     learner = COCOA(
-        learner=iql(temperature=temperature, width=WIDTH)[0], dynamics=worlds, world_share=SHARES[0], seeker_share=SHARES[1],
+        learner=iql(0.7, temperature, width=WIDTH)[0], dynamics=worlds, world_share=SHARES[0], seeker_share=SHARES[1],
         horizon=int(horizon), rank=RANK, anchors=anchors, seeker=Deterministic(width=64, layer_norm=True),
     )  # fmt: skip
     return learner, round(UPDATES / (1.0 - sum(SHARES)))
@@ -149,7 +147,7 @@ def cocoa(horizon: float = 1, temperature: float = 0.3, anchors: Literal["sought
 
 def measure(seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """Scores of all arms from both kinds of starts."""
-    arms = {"cocoa": cocoa(**COCOA_CHOSEN), "random": cocoa(**COCOA_CHOSEN, anchors="random"), "iql": iql(**IQL_CHOSEN)}
+    arms = {"cocoa": cocoa(), "random": cocoa(anchors="random"), "iql": iql()}
     values = {f"{arm}/{name}": value for arm, pair in arms.items() for name, value in scores(*pair, seeds).items()}
     return values | {"loss": values["iql/normal"] - values["cocoa/normal"]}
 
