@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -16,8 +18,23 @@ from tests.small import continuous_dataset
 def _tiny(cls):
     """The class with small networks, so that the whole catalogue compiles quickly."""
     names = {row["name"] for row in describe(cls)}
-    small = {"width": 8, "depth": 1, "batch_size": 8, "members": 2, "quantiles": 4, "components": 2, "steps": 8, "epochs": 2}
-    return cls(**{name: value for name, value in small.items() if name in names})
+    small = {
+        "width": 8,
+        "depth": 1,
+        "batch_size": 8,
+        "members": 2,
+        "elites": 1,
+        "quantiles": 4,
+        "components": 2,
+        "steps": 8,
+        "epochs": 2,
+    }
+    nested = {
+        row["name"]: _tiny(type(row["default"]))
+        for row in describe(cls)
+        if dataclasses.is_dataclass(row["default"]) and cls.__module__.endswith("cocoa")
+    }
+    return cls(**nested, **{name: value for name, value in small.items() if name in names})
 
 
 @pytest.mark.parametrize("name", registry.LEARNERS)

@@ -48,6 +48,9 @@ FORMS = {
     "Gaussian": "gaussian",
     "Categorical": "categorical",
     "Mixture": "mixture",
+    "Diffusion": "diffusion",
+    "Flow": "flow",
+    "Energy": "energy",
     "Tabular": "tabular",
     "Product": "product",
 }
