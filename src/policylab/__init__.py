@@ -80,6 +80,7 @@ _PUBLIC = {
     "A2PR": "learners.offline.a2pr",
     "COCOA": "learners.offline.cocoa",
     "EnsembleDynamics": "learners.worldmodel.ensemble",
+    "DynamicsEnsemble": "worlds.ensemble",
     "ReBRAC": "learners.offline.rebrac",
     "DQN": "learners.offline.dqn",
     "DiscreteBCQ": "learners.offline.bcq_discrete",
