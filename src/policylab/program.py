@@ -39,6 +39,19 @@ def initialise(
     return jax.vmap(one, in_axes=(0, {name: 0 if name in stacked else None for name in given}, 0))(seeds, given, before)
 
 
+@jax.jit
+def resume(
+    learner: Learner, source: Source, carry: tuple, seeds: Int[Array, " seed"], stage: Int[Array, ""], step: Int[Array, ""]
+) -> tuple[PyTree, PyTree]:
+    """The carry of a checkpoint at `step`, with fresh simulators where the source needs them."""
+
+    def one(state: PyTree, source_state: PyTree, seed: Int[Array, ""]) -> PyTree:
+        key = jax.random.fold_in(_stream(seed, stage, 2), step)
+        return source.resumed(source_state, learner.products(state), key=key)
+
+    return carry[0], jax.vmap(one)(*carry, seeds)
+
+
 def _stream(seed: Int[Array, ""], stage: Int[Array, ""], number: int) -> Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stage), number)
 

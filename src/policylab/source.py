@@ -40,6 +40,15 @@ class Source(eqx.Module):
         return state
 
     @property
+    def restorable(self) -> bool:
+        """Whether its state can be stored and gone on from in another process; where it cannot, a resumed run calls `resumed`."""
+        return True
+
+    def resumed(self, state: PyTree, products: Mapping[str, Any], *, key: PRNGKeyArray) -> PyTree:
+        """A stored state with what could not be stored (simulators) begun anew."""
+        return state
+
+    @property
     def rewarded(self) -> bool:
         """Whether its batches hold rewards."""
         return True

@@ -15,10 +15,11 @@ import numpy as np
 from policylab import spaces
 from policylab.compilation import enable_cache
 from policylab.data.recording import Recording
+from policylab.environments.hosted import explained
 from policylab.errors import BadInput, Diverged
 from policylab.hyperparameters import check, traced
 from policylab.learner import Learner
-from policylab.program import NEVER, advance, initialise
+from policylab.program import NEVER, advance, initialise, resume
 from policylab.progress import Progress
 from policylab.runs import PerSeed, Run, RunFolder
 from policylab.source import Source
@@ -56,8 +57,9 @@ def train(
     `seeds` is a number (0 ... n-1) or a list. `evaluate` is a task, a dict of tasks, or `measure(products, *, key) -> dict` called
     once per seed; it runs every `every` steps and at the end, a task on `episodes` episodes. `given` holds trained things by name.
     With `out`, metrics stream to `out/metrics.jsonl` and an atomic checkpoint is written every `checkpoint_every` steps (a tenth of
-    the run by default); `resume=True` goes on from it and ends, to the bit, where the uninterrupted run would have. `learner` may
-    be a finished Run, which goes on from its state on a new source, or a list of stages.
+    the run by default); `resume=True` goes on from it and ends, to the bit, where the uninterrupted run would have. (Simulators that
+    cannot be stored begin new episodes then, and the next row of metrics says so: `fresh_episodes`.) `learner` may be a finished
+    Run, which goes on from its state on a new source, or a list of stages.
 
     Raises `BadInput` for settings out of range, data that lack what the learner needs, or a checkpoint of another run or data, and
     `Diverged` at the first non-finite metric, naming it, the seed and the step; the last checkpoint is kept.
@@ -130,16 +132,21 @@ def _train_one(
     given = {name: value.value if isinstance(value, PerSeed) else value for name, value in stage.given.items()}
     if before:
         before.spec.require(source.spec, ours="the run", theirs="the source")
-    carry = initialise(live, source, given, keys, jnp.asarray(number), differing, before.state if before else None)
+    with explained():
+        carry = initialise(live, source, given, keys, jnp.asarray(number), differing, before.state if before else None)
     if before:  # its arrays are its own: those of the carry are given away, chunk by chunk
         carry = (jax.tree.map(jnp.copy, before.state), carry[1])
 
     run = Run(learner, source.spec, seeds, carry[0], stage=number, earlier=earlier, total=steps)
     if out is not None:
         run.fingerprint = source.fingerprint()
-    folder = None if out is None else RunFolder(Path(out), run)
+    folder, anew = None if out is None else RunFolder(Path(out), run), False
     if folder and options.resume:
         carry = folder.resume(carry)
+        anew = run.step > 0 and not source.restorable
+        if anew:
+            with explained():
+                carry = resume(live, source, carry, keys, jnp.asarray(number), jnp.asarray(run.step))
         run.state = carry[0]
     elif folder:
         folder.begin()
@@ -149,10 +156,13 @@ def _train_one(
     started = time.perf_counter()
     while run.step < steps:
         stop = min(steps, *(_next_multiple(run.step, n) for n in (log_every, save_every, options.every) if n))
-        carry, means, broken = advance(live, source, carry, keys, seeds, run.step, stop, steps, number)
+        with explained():
+            carry, means, broken = advance(live, source, carry, keys, seeds, run.step, stop, steps, number)
         _stop_if_broken(broken, seeds)
         run.state, run.step = carry[0], stop
         row: dict[str, Any] = {"step": stop, "seconds": time.perf_counter() - started, "metrics": _listed(means)}
+        if anew:  # the run says where it is not the uninterrupted one
+            row["fresh_episodes"], anew = True, False
         if options.evaluate is not None and (stop == steps or (options.every and stop % options.every == 0)):
             row["evaluation"] = measure(options.evaluate, run, options.episodes)
         run.metrics.append(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,7 +175,8 @@ def test_errors_become_priorities_and_weights_undo_them():
     source = lab.Replay(Walk(), capacity=32, warmup=8, prioritised=True, exponent=0.7, correction=0.5)
     source = source.serve({"a": lab.Steps(6)})
     state = source.init(PRODUCTS, key=jax.random.key(0))
-    state, batch = source.next(state, PRODUCTS, clock=Clock(jnp.asarray(0), jnp.asarray(10)), key=jax.random.key(1))
+    draw = jax.jit(lambda state, time, key: source.next(state, PRODUCTS, clock=Clock(time, jnp.asarray(10)), key=key))
+    state, batch = draw(state, jnp.asarray(0), jax.random.key(1))
     np.testing.assert_allclose(batch.weight, np.ones(6))  # all priorities are equal
     error = jnp.linspace(-1.0, 3.0, 6)
     rows = np.asarray(batch.extra["row"])
@@ -182,7 +184,7 @@ def test_errors_become_priorities_and_weights_undo_them():
     expected = np.where(np.arange(32) < 9, 1.0, 0.0)
     expected[rows] = (np.abs(np.asarray(error)) + 1e-6) ** 0.7
     np.testing.assert_allclose(state.priorities.of(jnp.arange(32)), expected, rtol=1e-5)
-    state, batch = source.next(state, PRODUCTS, clock=Clock(jnp.asarray(5), jnp.asarray(10)), key=jax.random.key(2))
+    state, batch = draw(state, jnp.asarray(5), jax.random.key(2))
     expected[9] = expected.max()  # the row that came meanwhile
     rows = np.asarray(batch.extra["row"])
     weight = (10 * expected[rows] / expected.sum()) ** -0.75  # halfway from 0.5 to 1
@@ -228,12 +230,37 @@ def test_a_prioritised_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
     assert jax.tree.all(same)
 
 
-def test_a_hosted_environment_is_replayed_for_several_seeds():
+def test_a_hosted_environment_is_replayed_and_resumed_at_fresh_episodes(tmp_path):
     source = lab.Replay(Gymnasium("CartPole-v1"), capacity=64, warmup=20, updates=2)
-    run = lab.train(lab.DQN(width=4, depth=1, batch_size=8), source, steps=10, seeds=2)
+    learner = lab.DQN(width=4, depth=1, batch_size=8)
+
+    def stop(row):
+        if row["step"] >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lab.train(learner, source, steps=10, seeds=2, out=tmp_path, checkpoint_every=4, trackers=[stop])
+    run = lab.train(learner, source, steps=10, seeds=2, out=tmp_path, checkpoint_every=4, resume=True)
+    assert [row["step"] for row in run.metrics if row.get("fresh_episodes")] == [5]
     assert run.source_state.written.tolist() == [25, 25]
     rows = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :25, 0], run.source_state.rows)
-    observation, following, ended = rows.observation, rows.next_observation, rows.terminal
-    goes_on = (following[:, :-1] == observation[:, 1:]).all(-1)
+    ended = rows.terminal | rows.truncated
+    assert ended[:, 21].all()  # the episodes of the checkpoint, which no longer exist
+    goes_on = (rows.next_observation[:, :-1] == rows.observation[:, 1:]).all(-1)
     np.testing.assert_array_equal(goes_on, ~ended[:, :-1])
-    assert not np.array_equal(observation[0], observation[1])
+    assert not np.array_equal(rows.observation[0], rows.observation[1])
+
+
+def test_what_a_simulator_says_when_it_fails_reaches_the_user():
+    class Broken(gymnasium.Wrapper):
+        steps = 0
+
+        def step(self, action):
+            self.steps += 1
+            if self.steps > 3:
+                raise RuntimeError("the arm is stuck")
+            return self.env.step(action)
+
+    source = lab.Replay(Gymnasium(lambda: Broken(gymnasium.make("CartPole-v1"))), capacity=8, warmup=1)
+    with pytest.raises(RuntimeError, match=r"^the arm is stuck"):
+        lab.train(lab.DQN(width=4, depth=1, batch_size=2), source, steps=8)

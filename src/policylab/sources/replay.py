@@ -156,6 +156,18 @@ class Replay(Source):
             priorities = Priorities.none(self.slots * self.environments).set(first, jnp.ones(first.shape))
         return Stored(actors, rows, jnp.asarray(moves, jnp.int32), priorities)
 
+    @property
+    def restorable(self) -> bool:
+        """Whether the environment is."""
+        return self.environment.restorable
+
+    def resumed(self, state: Stored, products: Mapping[str, Any], *, key: PRNGKeyArray) -> Stored:
+        """The stored rows, and fresh episodes; those that were under way count as truncated by their last row."""
+        last = (state.written - 1) % self.slots
+        cut = state.rows.truncated.at[last].set(~state.rows.terminal[last])
+        actors = begin(self.environment, explorer_of(products), self.environments, key=key)
+        return replace(state, actors=actors, rows=replace(state.rows, truncated=cut))
+
     def _move(self, policy: Policy, actors: Actors, key: PRNGKeyArray) -> tuple[Actors, Window]:
         return move(self.environment, policy, actors, key=key, log_prob=self._log_prob)
 

@@ -90,6 +90,15 @@ class Rollout(Source):
             return None
         return begin(self.environment, explorer_of(products), self._shape[0], key=key)
 
+    @property
+    def restorable(self) -> bool:
+        """Whether the environment is, or every batch begins anew anyway."""
+        return self.environment.restorable or isinstance(self.needs[0][1], WholeEpisodes)
+
+    def resumed(self, state: PyTree, products: Mapping[str, Any], *, key: PRNGKeyArray) -> PyTree:
+        """Fresh episodes."""
+        return self.init(products, key=key)
+
     def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Window]:
         """The next windows [environment, time]."""
         policy, (environments, steps), request = explorer_of(products), self._shape, self.needs[0][1]

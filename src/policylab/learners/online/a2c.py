@@ -97,6 +97,14 @@ class A2C(Learner):
         advantage = jax.vmap(estimate)(replace(batch, memory=None), value, next_value)
         return advantage, advantage + value
 
+    def entropies(self, policy: Policy, observation: PyTree, *, key: PRNGKeyArray) -> Float[Array, " row"]:
+        """The entropy at each observation in nats: in closed form, else -log p of one reparameterised sample, which estimates it."""
+        try:
+            return jax.vmap(policy.entropy)(observation)
+        except Unsupported:
+            keys = jax.random.split(key, jax.tree.leaves(observation)[0].shape[0])
+            return -jax.vmap(lambda o, k: policy.sample(o, None, key=k)[1])(observation, keys)
+
     def update(
         self, state: dict[str, Trained], batch: Window, *, clock: Clock, key: PRNGKeyArray
     ) -> tuple[dict[str, Trained], dict[str, Any]]:
@@ -107,7 +115,7 @@ class A2C(Learner):
         def loss(model: dict[str, Any]) -> tuple[Array, tuple[Array, Array, Array]]:
             policy_error = -mean(log_prob(model["policy"], batch) * advantage)
             value_error = mean((jax.vmap(jax.vmap(model["value"]))(batch.observation) - goal) ** 2)
-            entropy = mean(jax.vmap(lambda o, k: entropies(model["policy"], o, key=k))(batch.observation, keys))
+            entropy = mean(jax.vmap(lambda o, k: self.entropies(model["policy"], o, key=k))(batch.observation, keys))
             total = policy_error + self.value_weight * value_error - self.entropy_weight * entropy
             return total, (policy_error, value_error, entropy)
 
@@ -119,15 +127,6 @@ class A2C(Learner):
         """`policy`, `explorer` (the policy sampling) and `value` (of the state)."""
         model = state["model"].model
         return {"policy": model["policy"], "explorer": model["policy"], "value": model["value"]}
-
-
-def entropies(policy: Policy, observation: PyTree, *, key: PRNGKeyArray) -> Float[Array, " row"]:
-    """The entropy at each observation in nats: in closed form, else -log p of one reparameterised sample, which estimates it."""
-    try:
-        return jax.vmap(policy.entropy)(observation)
-    except Unsupported:
-        rows = jax.tree.leaves(observation)[0].shape[0]
-        return -jax.vmap(lambda o, k: policy.sample(o, None, key=k)[1])(observation, jax.random.split(key, rows))
 
 
 def _hesitant(policy: Policy) -> Policy:

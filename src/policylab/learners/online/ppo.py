@@ -15,7 +15,7 @@ from policylab.errors import BadInput
 from policylab.experience import Window
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Request, Windows
-from policylab.learners.online.a2c import A2C, entropies
+from policylab.learners.online.a2c import A2C
 from policylab.networks.optimisation import Trained, descend
 from policylab.policy import log_prob
 
@@ -99,7 +99,7 @@ class PPO(A2C):
         log_ratio = log_prob(model["policy"], batch) - batch.extra["log_prob"]
         policy_error = -mean(clipped_objective(log_ratio, advantage, self.clip))
         value_error = mean((jax.vmap(model["value"])(batch.observation) - goal) ** 2)
-        entropy = mean(entropies(model["policy"], batch.observation, key=key))
+        entropy = mean(self.entropies(model["policy"], batch.observation, key=key))
         ratio = jnp.exp(log_ratio)
         return policy_error + self.value_weight * value_error - self.entropy_weight * entropy, {
             "policy_loss": policy_error, "value_loss": value_error, "entropy": entropy,
