@@ -81,6 +81,8 @@ _PUBLIC = {
     "COCOA": "learners.offline.cocoa",
     "EnsembleDynamics": "learners.worldmodel.ensemble",
     "DynamicsEnsemble": "worlds.ensemble",
+    "SINDy": "learners.worldmodel.sparse",
+    "SparseDynamics": "worlds.sparse",
     "ReBRAC": "learners.offline.rebrac",
     "DQN": "learners.offline.dqn",
     "DiscreteBCQ": "learners.offline.bcq_discrete",

@@ -33,6 +33,7 @@ LEARNERS = {
     "ipw": ("offline.policy_optimisation", "IPW"),
     "doubly-robust": ("offline.policy_optimisation", "DoublyRobust"),
     "ensemble-dynamics": ("worldmodel.ensemble", "EnsembleDynamics"),
+    "sindy": ("worldmodel.sparse", "SINDy"),
     "a2c": ("online.a2c", "A2C"),
     "ppo": ("online.ppo", "PPO"),
     "reinforce": ("online.reinforce", "REINFORCE"),
@@ -58,6 +59,7 @@ FORMS = {
 WORLDS = {
     # class of a world's shape: module below policylab.worlds
     "DynamicsEnsemble": "ensemble",
+    "SparseDynamics": "sparse",
 }
 
 
