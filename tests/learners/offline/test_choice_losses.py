@@ -31,6 +31,14 @@ def batch_of(learner, dataset):
     return dataset.serve(learner.needs).next(None, {}, clock=CLOCK, key=jax.random.key(3))[1]
 
 
+choice_values = jax.jit(lambda critic, observation: jax.vmap(critic.values)(observation))
+
+
+def compiled(learner):
+    """(state, batch, clock) -> the update."""
+    return jax.jit(lambda state, batch, clock=CLOCK: learner.update(state, batch, clock=clock, key=jax.random.key(0)))
+
+
 def states(learner, dataset):
     """A state whose target differs from its critic, so that the two cannot be confused."""
     state = learner.init(dataset.spec, key=jax.random.key(0))
@@ -47,10 +55,10 @@ def test_double_q_loss_is_that_of_rlax(dataset):
     learner = DQN(**SMALL)
     state, batch = states(learner, dataset), batch_of(learner, dataset)
     critic = state["critic"].model
-    values, after = (jax.vmap(critic.values)(x) for x in (batch.observation, batch.next_observation))
-    target = jax.vmap(state["target"].values)(batch.next_observation)
-    error = jax.vmap(rlax.double_q_learning)(values, batch.action, batch.reward, 0.99 * batch.continues, target, after)
-    _, metrics = learner.update(state, batch, clock=CLOCK, key=jax.random.key(0))
+    values, after = (choice_values(critic, x) for x in (batch.observation, batch.next_observation))
+    target = choice_values(state["target"], batch.next_observation)
+    error = jax.jit(jax.vmap(rlax.double_q_learning))(values, batch.action, batch.reward, 0.99 * batch.continues, target, after)
+    _, metrics = compiled(learner)(state, batch)
     np.testing.assert_allclose(metrics["critic_loss"], jnp.mean(rlax.huber_loss(error)), rtol=1e-5)
 
 
@@ -58,8 +66,8 @@ def test_the_target_is_copied_at_the_end_of_a_period(dataset):
     learner = DQN(**SMALL, target_period=5)
     state, batch = states(learner, dataset), batch_of(learner, dataset)
     same = lambda a, b: jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.array_equal(x, y)), a, b))
-    kept, _ = learner.update(state, batch, clock=Clock(jnp.asarray(3), jnp.asarray(10)), key=jax.random.key(0))
-    copied, _ = learner.update(state, batch, clock=Clock(jnp.asarray(4), jnp.asarray(10)), key=jax.random.key(0))
+    update = compiled(learner)
+    kept, copied = (update(state, batch, Clock(jnp.asarray(step), jnp.asarray(10)))[0] for step in (3, 4))
     assert same(kept["target"], state["target"])
     assert same(copied["target"], copied["critic"].model)
 
@@ -67,7 +75,7 @@ def test_the_target_is_copied_at_the_end_of_a_period(dataset):
 def test_the_conservative_term_by_hand(dataset):
     learner = DiscreteCQL(**SMALL, weight=0.7)
     state, batch = states(learner, dataset), batch_of(learner, dataset)
-    values = np.asarray(jax.vmap(state["critic"].model.values)(batch.observation))
+    values = np.asarray(choice_values(state["critic"].model, batch.observation))
     by_hand = 0.7 * np.mean(logsumexp(values, axis=1) - values[np.arange(16), batch.action])
     np.testing.assert_allclose(learner.extra_loss(jnp.asarray(values), batch), by_hand, rtol=1e-5)
 
@@ -76,8 +84,12 @@ def test_quantile_loss_is_that_of_rlax():
     key = jax.random.key(0)
     quantiles, goals = jax.random.normal(key, (7,)), jax.random.normal(jax.random.key(1), (7,)) * 3
     tau = (jnp.arange(7) + 0.5) / 7
-    expected = rlax.quantile_regression_loss(quantiles, tau, goals, huber_param=1.0)
-    np.testing.assert_allclose(quantile_huber_loss(quantiles, goals), expected, rtol=1e-5)
+    theirs = lambda q: rlax.quantile_regression_loss(q, tau, goals, huber_param=1.0)
+    ours, expected = (
+        jax.jit(jax.value_and_grad(loss))(quantiles) for loss in (lambda q: quantile_huber_loss(q, goals), theirs)
+    )
+    for a, b in zip(ours, expected, strict=True):  # the loss and its gradient
+        np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
 def test_constrained_targets_by_hand(dataset):
@@ -87,8 +99,8 @@ def test_constrained_targets_by_hand(dataset):
         np.asarray(jax.vmap(state["behaviour"].model.action_logits)(batch.next_observation)), axis=1
     )
     allowed = np.exp(log_probabilities - log_probabilities.max(1, keepdims=True)) > 0.9
-    chooser = np.where(allowed, np.asarray(jax.vmap(state["critic"].model.values)(batch.next_observation)), -np.inf)
-    target = np.asarray(jax.vmap(state["target"].values)(batch.next_observation))[np.arange(16), chooser.argmax(1)]
+    chooser = np.where(allowed, np.asarray(choice_values(state["critic"].model, batch.next_observation)), -np.inf)
+    target = np.asarray(choice_values(state["target"], batch.next_observation))[np.arange(16), chooser.argmax(1)]
     by_hand = np.asarray(batch.reward) + 0.99 * (1 - np.asarray(batch.terminal)) * target
     np.testing.assert_allclose(learner.goal(state, batch), by_hand, rtol=1e-5)
     assert not allowed.all()
@@ -138,6 +150,6 @@ def test_learns_the_rewarded_choice(name):
     learner = learner_class(name)(**{key: value for key, value in small.items() if key in names})
     policy = lab.train(learner, lab.Dataset.of(recording), steps=400).policy().mode()
     observation = jax.random.normal(jax.random.key(9), (300, 4))
-    chosen = jax.vmap(lambda o: policy.act(o, None, key=jax.random.key(0))[0])(observation)
+    chosen = jax.jit(jax.vmap(lambda o: policy.act(o, None, key=jax.random.key(0))[0]))(observation)
     right = float(jnp.mean(chosen == jnp.argmax(observation[:, :3], axis=1)))
     assert right > 0.7 if name != "bc" else right < 0.6, right

@@ -14,9 +14,17 @@ from policylab.learner import Everything
 from policylab.learners.offline.prdc import PRDC, nearest_rows
 from policylab.learners.offline.riql import RIQL, huber_loss
 from policylab.policies.deterministic import Deterministic
-from policylab.policy import actions
 from policylab.sources.dataset import Dataset
-from tests.learners.offline.test_continuous_losses import CLOCK, KEY, SMALL, prepare, q_of
+from tests.learners.offline.test_continuous_losses import (
+    CLOCK,
+    KEY,
+    SMALL,
+    compiled,
+    policy_actions,
+    prepare,
+    q_of,
+    state_values,
+)
 from tests.small import continuous_dataset, continuous_recording, discrete_recording
 
 FORM = Deterministic(width=8, depth=1)
@@ -41,9 +49,10 @@ def test_nearest_rows_are_those_of_a_tree(rows, block):
 def test_prdc_by_hand(dataset, beta):
     learner = PRDC(**SMALL, noise=0.0, beta=beta, policy=FORM)
     state, batch = prepare(learner, dataset, "target_policy", "target_critic")
-    after, metrics = learner.update(state, batch, clock=CLOCK, key=KEY)
+    update = compiled(learner)
+    after, metrics = update(state, batch)
     steps = batch["transitions"]
-    next_action = actions(state["target_policy"], steps.next_observation, key=KEY)
+    next_action = policy_actions(state["target_policy"], steps.next_observation)
     goal = np.asarray(steps.reward) + 0.99 * np.asarray(steps.continues) * q_of(
         state["target_critic"], steps.next_observation, next_action
     ).min(1)
@@ -53,16 +62,14 @@ def test_prdc_by_hand(dataset, beta):
     recording, known = continuous_recording(), dataset.spec.statistics["observation"]
     logged = recording.observation[recording.observation_rows]
     normal = lambda s: (np.asarray(s, np.float64) - np.asarray(known.mean)) / (np.asarray(known.std) + 1e-3)
-    own = (
-        np.asarray(actions(state["policy"].model, steps.observation, key=KEY)) / 2.0
-    )  # actions in [-2, 2]: half the range is 2
+    own = np.asarray(policy_actions(state["policy"].model, steps.observation)) / 2.0  # actions in [-2, 2]: half the range is 2
     tree = cKDTree(np.concatenate([beta * normal(logged), recording.action / 2.0], axis=1))
     _, nearest = tree.query(np.concatenate([beta * normal(steps.observation), own], axis=1))
     gap = np.mean((own - recording.action[nearest] / 2.0) ** 2)
     q = q_of(after["critic"].model, steps.observation, jnp.asarray(2.0 * own))[:, 0]
     np.testing.assert_allclose(metrics["gap"].value, gap, rtol=1e-4)
     np.testing.assert_allclose(metrics["policy_loss"].value, gap - 2.5 / np.abs(q).mean() * q.mean(), rtol=1e-4)
-    late, _ = learner.update(state, batch, clock=lab.Clock(jnp.asarray(1), jnp.asarray(10)), key=KEY)
+    late, _ = update(state, batch, 1)
     np.testing.assert_array_equal(jax.tree.leaves(late["policy"])[0], jax.tree.leaves(state["policy"])[0])
 
 
@@ -87,19 +94,19 @@ def test_huber_loss_by_hand():
 def test_riql_by_hand(dataset):
     learner = RIQL(**SMALL, members=4, quantile=0.25, sigma=2.0, lowest_goal=-1.5, highest_goal=0.5, policy=FORM)
     state, batch = prepare(learner, dataset, "target")
-    _, metrics = learner.update(state, batch, clock=CLOCK, key=KEY)
+    _, metrics = compiled(learner)(state, batch)
     targets = np.sort(q_of(state["target"], batch.observation, batch.action), axis=1)
     q = 0.25 * targets[:, 0] + 0.75 * targets[:, 1]  # the quarter quantile of 4 numbers, linearly interpolated at 0.75
-    v = np.asarray(jax.vmap(state["value"].model)(batch.observation), np.float64)
+    v = np.asarray(state_values(state["value"].model, batch.observation), np.float64)
     np.testing.assert_allclose(metrics["value_loss"], np.mean(np.where(q < v, 0.3, 0.7) * (q - v) ** 2), rtol=1e-4)
-    following = np.asarray(jax.vmap(state["value"].model)(batch.next_observation), np.float64)
+    following = np.asarray(state_values(state["value"].model, batch.next_observation), np.float64)
     goal = np.asarray(batch.reward) + 0.99 * np.asarray(batch.continues) * following
     assert (goal < -1.5).any()
     error = np.abs(np.clip(goal, -1.5, 0.5)[:, None] - q_of(state["critic"].model, batch.observation, batch.action))
     loss = np.where(error < 0.25, 2.0 * error**2, error - 0.125)
     np.testing.assert_allclose(metrics["critic_loss"], loss.mean(), rtol=1e-4)
     weight = np.minimum(np.exp(3.0 * (q - v)), 100.0)
-    own = np.asarray(actions(state["policy"].model, batch.observation, key=KEY), np.float64)
+    own = np.asarray(policy_actions(state["policy"].model, batch.observation), np.float64)
     cloning = np.mean((own - np.asarray(batch.action)) ** 2 / 4.0, axis=1)
     np.testing.assert_allclose(metrics["policy_loss"], np.mean(weight * cloning), rtol=1e-4)
 

@@ -18,11 +18,17 @@ from policylab.scorers.choice import ChoiceValue
 
 
 def quantile_huber_loss(quantiles: Float[Array, " quantile"], goals: Float[Array, " goal"]) -> Float[Array, ""]:
-    """Sum over quantiles of the mean over goals of |tau - 1(u < 0)| huber(u), u = goal - quantile (equation 10, kappa 1)."""
-    count = quantiles.shape[0]
+    """Sum over quantiles of the mean over goals of |tau - 1(u < 0)| huber(u), u = goal - quantile (equation 10, kappa 1).
+
+    Goals are constants: no gradient goes to them. That to the quantiles is written out, so that none of the quantile x goal
+    tables has to be kept for a backward pass.
+    """
+    count, fixed = quantiles.shape[0], jax.lax.stop_gradient(quantiles)
     tau = (jnp.arange(count) + 0.5) / count
-    error = goals[None, :] - quantiles[:, None]
-    return jnp.sum(jnp.mean(jnp.abs(tau[:, None] - (error < 0)) * huber(error), axis=1))
+    error = jax.lax.stop_gradient(goals)[None, :] - fixed[:, None]
+    weight = jnp.abs(tau[:, None] - (error < 0))
+    slope = -jnp.mean(weight * jnp.clip(error, -1.0, 1.0), axis=1)
+    return jnp.sum(jnp.mean(weight * huber(error), axis=1)) + jnp.sum(slope * (quantiles - fixed))
 
 
 @settings
