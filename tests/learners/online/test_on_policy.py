@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -108,6 +110,23 @@ def test_one_step_of_ppo_by_hand(discrete):
     np.testing.assert_allclose(metrics["clipped"], np.mean(np.abs(ratio - 1) > 0.2), rtol=1e-5)
     np.testing.assert_allclose(metrics["kl"], np.mean(ratio - 1 - np.log(ratio)), rtol=1e-3)
     assert not np.array_equal(after["model"].model["policy"].network.layers[0].weight, model["policy"].network.layers[0].weight)
+
+
+def test_observations_are_normalised_by_all_that_were_seen():
+    """Sampling and training see the same numbers: the normalisers change after an update, for policy and value alike."""
+    batches = [
+        windows(),
+        jax.tree.map(lambda leaf: 3 * leaf + 1 if leaf.dtype == jnp.float32 else leaf, windows(valid="padded")),
+    ]
+    learner = lab.PPO(width=8, depth=1, batch_size=24, epochs=1)
+    state = learner.init(dataclasses.replace(example_spec(discrete=True), statistics={}), key=KEY)
+    update = jax.jit(lambda state, window: learner.update(state, window, clock=CLOCK, key=KEY)[0])
+    for batch in batches:
+        state = update(state, batch)
+    rows = np.concatenate([np.asarray(b.observation)[np.asarray(b.valid)] for b in batches])
+    for part in state["model"].model.values():
+        np.testing.assert_allclose(part.normaliser.mean, rows.mean(0), rtol=1e-4)
+        np.testing.assert_allclose(part.normaliser.std, rows.std(0) + 1e-3, rtol=1e-4)
 
 
 def test_ppo_refuses_minibatches_that_leave_steps_over():

@@ -19,6 +19,7 @@ from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Learner, Request, Windows
 from policylab.networks.mlp import MLP
 from policylab.networks.optimisation import Trained, descend, trained
+from policylab.networks.running import Seen
 from policylab.policies.categorical import Categorical, CategoricalPolicy
 from policylab.policies.gaussian import Gaussian, GaussianPolicy
 from policylab.policy import Form, Policy, log_prob
@@ -49,6 +50,7 @@ class A2C(Learner):
     steps: int = setting(5, "steps of each copy per update", low=1)
     width: int = setting(64, "hidden units of the value, and of the policy unless given", low=1)
     depth: int = setting(2, "hidden layers of the value, and of the policy unless given", low=1)
+    normalise: bool = setting(False, "whether observations are normalised by the mean and deviation of all that were seen")
     policy: Form | None = setting(None, "the form of the policy; None chooses by the action space")
 
     title: ClassVar[str] = "Advantage actor-critic"
@@ -85,7 +87,14 @@ class A2C(Learner):
             "policy": _hesitant(self.form(spec).build(spec, key=policy_key)),
             "value": StateValue(spec, width=self.width, depth=self.depth, activation="tanh", key=value_key),
         }
-        return {"model": trained(model, self.optimiser())}
+        return {"model": trained(model, self.optimiser())} | ({"seen": Seen.nothing(spec)} if self.normalise else {})
+
+    def learned(self, state: dict[str, PyTree], model: Trained, batch: Window) -> dict[str, PyTree]:
+        """The state after an update. Normalisers change only here: until the next one, sampling and training see the same numbers."""
+        if not self.normalise:
+            return {**state, "model": model}
+        seen = state["seen"].with_more(batch)
+        return {"model": replace(model, model=seen.within(model.model)), "seen": seen}
 
     def judged(
         self, model: Mapping[str, Any], batch: Window
@@ -106,8 +115,8 @@ class A2C(Learner):
             return -jax.vmap(lambda o, k: policy.sample(o, None, key=k)[1])(observation, keys)
 
     def update(
-        self, state: dict[str, Trained], batch: Window, *, clock: Clock, key: PRNGKeyArray
-    ) -> tuple[dict[str, Trained], dict[str, Any]]:
+        self, state: dict[str, PyTree], batch: Window, *, clock: Clock, key: PRNGKeyArray
+    ) -> tuple[dict[str, PyTree], dict[str, Any]]:
         """One step on the whole batch."""
         advantage, goal = self.judged(state["model"].model, batch)
         mean = lambda each: jnp.sum(batch.weight * each) / jnp.maximum(jnp.sum(batch.weight), 1e-6)
@@ -121,9 +130,10 @@ class A2C(Learner):
 
         keys = jax.random.split(key, batch.reward.shape[0])
         model, _, parts = descend(state["model"], loss, self.optimiser(clock))
-        return {"model": model}, dict(zip(("policy_loss", "value_loss", "entropy"), parts, strict=True))
+        metrics = dict(zip(("policy_loss", "value_loss", "entropy"), parts, strict=True))
+        return self.learned(state, model, batch), metrics
 
-    def products(self, state: dict[str, Trained]) -> dict[str, Any]:
+    def products(self, state: dict[str, PyTree]) -> dict[str, Any]:
         """`policy`, `explorer` (the policy sampling) and `value` (of the state)."""
         model = state["model"].model
         return {"policy": model["policy"], "explorer": model["policy"], "value": model["value"]}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from policylab.errors import BadInput
 from policylab.experience import Window
@@ -28,7 +28,8 @@ class PPO(A2C):
         w = pi(a | s) / pi_old(a | s),   A by generalised advantage estimation,   R = A + V_old(s)
 
     pi_old is the log-probability that the source stored when it acted. Advantages are normalised per minibatch. Settings are those
-    of the paper's continuous control (table 3), with Adam's epsilon 1e-5 and gradients clipped at norm 0.5 as its code has them.
+    of the paper's continuous control (table 3), with Adam's epsilon 1e-5, gradients clipped at norm 0.5 and
+    normalised observations as its code has them (rewards are left as they are).
     With many compiled environments, ask for more of them and fewer steps: PPO(environments=32, steps=64).
     """
 
@@ -40,6 +41,7 @@ class PPO(A2C):
     clip: float = setting(0.2, "epsilon: how far the ratio pays", above=0.0)
     epochs: int = setting(10, "passes over each batch", low=1)
     batch_size: int = setting(64, "steps per minibatch; it divides environments x steps", low=1)
+    normalise: bool = setting(True, "whether observations are normalised by the mean and deviation of all that were seen")
     normalise_advantages: bool = setting(True, "whether each minibatch's advantages get mean 0 and deviation 1")
 
     title: ClassVar[str] = "Proximal policy optimisation"
@@ -54,8 +56,8 @@ class PPO(A2C):
         return optax.chain(optax.clip_by_global_norm(self.largest_gradient), optax.adam(self.rate(clock), eps=1e-5))
 
     def update(
-        self, state: dict[str, Trained], batch: Window, *, clock: Clock, key: PRNGKeyArray
-    ) -> tuple[dict[str, Trained], dict[str, Any]]:
+        self, state: dict[str, PyTree], batch: Window, *, clock: Clock, key: PRNGKeyArray
+    ) -> tuple[dict[str, PyTree], dict[str, Any]]:
         """All epochs on one batch. Raises `BadInput` if minibatches do not divide it."""
         rows = batch.reward.size
         if rows % self.batch_size:
@@ -77,7 +79,7 @@ class PPO(A2C):
 
         model, metrics = jax.lax.scan(epoch, state["model"], jax.random.split(key, self.epochs))
         spread = jnp.var(goal) + 1e-8
-        return {"model": model}, {
+        return self.learned(state, model, batch), {
             **{name: jnp.mean(value) for name, value in metrics.items()},
             "kl": jnp.mean(metrics["kl"][-1]),
             "explained": 1.0 - jnp.var(advantage) / spread,
