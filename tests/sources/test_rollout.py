@@ -156,6 +156,12 @@ def test_what_a_rollout_cannot_give_is_said(needs, words):
         lab.Rollout(corridor()).serve(needs)
 
 
+def test_rollouts_and_replays_conform():
+    for source in (lab.Rollout(corridor()), lab.Replay(corridor(), capacity=32, warmup=8)):
+        report = lab.check(source)
+        assert report.passed, str(report)
+
+
 def test_a_learner_without_a_policy_cannot_roll_out():
     with pytest.raises(lab.BadInput, match="needs someone who acts"):
         lab.Rollout(corridor()).serve({"a": lab.Windows(1)}).init({"world": 1}, key=jax.random.key(0))

@@ -13,8 +13,10 @@ from jaxtyping import PyTree
 from policylab import spaces
 from policylab.conformance.requirements import Test, arrays_only, same, shapes
 from policylab.environment import Environment
+from policylab.errors import BadInput
 from policylab.experience import Spec
-from policylab.learner import Clock, Steps
+from policylab.learner import Clock, Steps, Windows
+from policylab.policies.uniform import UniformRandom
 from policylab.scorer import Scorer
 from policylab.source import Source
 
@@ -56,17 +58,21 @@ def environment_tests(environment: Environment) -> Iterator[Test]:
 
 
 def source_tests(source: Source) -> Iterator[Test]:
-    """The tests of a source, asked for transitions."""
+    """The tests of a source, asked for transitions, or for windows where it makes only these; who acts, acts at random."""
+    products = {"policy": UniformRandom(source.spec.action)}
 
     def draws() -> None:
-        served = source.serve({"transitions": Steps(4)})
+        try:
+            served = source.serve({"transitions": Steps(4)})
+        except BadInput:
+            served = source.serve({"windows": Windows(4, future=2)})
         clock, key = Clock(jnp.asarray(0), jnp.asarray(1)), jax.random.key(0)
         if served.hosted:
             batch = served.host_batches(range(2), (0, 1))
             assert batch.reward.shape[:3] == (2, 2, 4), "host_batches must return [step, seed, batch] arrays"
             same(batch, served.host_batches(range(2), (0, 1)), "host_batches must be a function of step and seed alone")
             return
-        draw = jax.jit(lambda s, k: s.next(s.init({}, key=k), {}, clock=clock, key=k)[1])
+        draw = jax.jit(lambda s, k: s.next(s.init(products, key=k), products, clock=clock, key=k)[1])
         assert draw(served, key).reward.shape[0] == 4, "next must give as many transitions as were asked for"
         same(draw(served, key), draw(served, key), "next gives another batch for the same key")
 
