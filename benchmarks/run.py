@@ -25,7 +25,7 @@ COMMAND = "python benchmarks/run.py --peer-python peer/bin/python --markdown doc
 SCRIPTS = {"updates": offline_updates, "start": start_up, "scores": score_statistics}
 
 
-def page(documents: dict[str, dict[str, Any]], *, tiny: bool) -> str:
+def page(documents: dict[str, dict[str, Any]], *, load: float, tiny: bool) -> str:
     """The page, in Markdown; every number and every verdict in it comes from `documents`."""
     updates, start, scores = (documents[name] for name in SCRIPTS)
     goals = [goal for name, script in SCRIPTS.items() for goal in script.goals(documents[name])]
@@ -44,7 +44,8 @@ All of this page, its verdicts included, was written by one command, which `make
 
 The peers have an environment of their own, made by `make peer` from `benchmarks/peer.txt`; nothing of policylab depends on them.
 The numbers are of one run on {os.cpu_count()} CPU cores that multiply float32 matrices at {peak:,.0f} GFLOP/s. Ratios carry over to other
-machines better than times do.
+machines better than times do. Before it began, {load:.1f} processes were busy in the mean of a minute; PyTorch suffers more than JAX where
+others keep the cores busy, so that the ratios below are fair only where this is near 0.
 
 ## Goals
 
@@ -96,12 +97,12 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="try everything with sizes that say nothing")
     options = parser.parse_args()
     given = ["--json", *(["--peer-python", options.peer_python] if options.peer_python else []), *["--tiny"] * options.tiny]
-    documents = {}
+    load, documents = os.getloadavg()[0], {}
     for name, script in SCRIPTS.items():
         print(f"== {Path(str(script.__file__)).name}", file=sys.stderr, flush=True)
         done = subprocess.run([sys.executable, str(script.__file__), *given], stdout=subprocess.PIPE, text=True, check=True)
         documents[name] = json.loads(done.stdout.splitlines()[-1])
-    text = page(documents, tiny=options.tiny)
+    text = page(documents, load=load, tiny=options.tiny)
     if options.markdown:
         options.markdown.write_text(text)
     if options.json or not options.markdown:
