@@ -1,12 +1,28 @@
 """Every public annotation of the package is checked at run time in the tests: shapes by jaxtyping, types by beartype."""
 
+import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MUJOCO_GL", "egl")
 
+import pytest
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401  (the hook looks the checker up by name)
 
 hook = install_import_hook("policylab", "tests.typechecker.check")
+
+_MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Linux allows a process 65,530 memory maps, and every compiled program takes a few: one process cannot keep all of this suite."""
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 15_000:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
