@@ -21,7 +21,7 @@ _MAPS = Path("/proc/self/maps")
 def _forget_programs():
     """Linux allows a process 65,530 memory maps, and every compiled program takes a few: one process cannot keep all of this suite."""
     yield
-    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 15_000:
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 30_000:
         import jax
 
         jax.clear_caches()

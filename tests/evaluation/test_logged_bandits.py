@@ -147,7 +147,7 @@ def test_rare_positives_keep_their_level():
         if found.matched_positives == 0:
             empty += 1
             assert found.interval[1] > 0.004, "no success seen is no proof of failure"
-        assert "logged positives" in found.warning
+        assert "logged positive" in found.warning
         assert found.matched_positives == reward[action == 7].sum()
     assert hits / repeats >= 0.95
     assert empty > 5
