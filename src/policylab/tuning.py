@@ -75,6 +75,7 @@ def candidates(arms: Mapping[str, Learner], tune: Grid | Mapping[str, Grid]) -> 
                 raise BadInput(
                     f"{name} has no setting {setting}: tune what all arms have, or give each arm its own grid of the same size"
                 )
+        # Settings are checked above by name; the type checker cannot see which fields a learner has.
         found[name] = [(trial, replace(learner, **trial)) for trial in grids[name].trials()]  # ty: ignore[invalid-argument-type]
         for _, candidate in found[name]:
             check(candidate)

@@ -71,7 +71,7 @@ def check(subject: Any, *, spec: Spec | None = None) -> Conformance:
             rows.append((name, None))
         except AssertionError as problem:
             rows.append((name, str(problem)))
-        except Exception as problem:
+        except Exception as problem:  # whatever a user's class raises is a failed test, not the end of the suite
             rows.append((name, f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"))
     return Conformance(type(subject).__name__, tuple(rows))
 
@@ -85,7 +85,7 @@ def _example_for(learner: Learner) -> Spec:
                 jax.eval_shape(lambda key, spec=spec: learner.init(spec, key=key), jax.random.key(0))
             except BadInput:
                 continue
-            except Exception:
-                pass  # the suite says what is wrong with it
+            except Exception:  # a defect of the user's class: the suite itself says what is wrong with it
+                pass
             return spec
     return example_spec(discrete=discrete)

@@ -101,7 +101,7 @@ def explained() -> Generator[None, None, None]:
     """Turn the failure of a callback, which XLA reports as its own, back into what the host raised."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # of any kind: XLA wraps what a callback raised, and what no host raised goes on as it is
         for host in _HOSTS.values():
             failure, host.failure = host.failure, None
             if failure is not None:
@@ -124,7 +124,7 @@ def _folding(host: Host, method: Callable, results: Callable[[int], PyTree]) -> 
     def guarded(*values: Any) -> Any:
         try:
             return method(*jax.tree.map(np.asarray, values))
-        except Exception as error:
+        except Exception as error:  # of any kind: kept for `explained`, and raised on
             host.failure = error
             raise
 

@@ -56,8 +56,9 @@ def _of_observations(policy: Policy, environment: Environment, seed: int, most: 
     episode = jax.device_get(play(policy))
     length, stride = int(episode.lengths[0]), max(1, horizon // most)
     times = [*range(0, length, stride), length]
+    shown = lambda t: jax.tree.map(lambda leaf: np.asarray(leaf[0, t]), episode.observation)
     try:
-        return [environment.picture(jax.tree.map(lambda leaf: np.asarray(leaf[0, t]), episode.observation)) for t in times]  # noqa: B023
+        return [environment.picture(shown(t)) for t in times]
     except Unsupported as error:
         raise BadInput(f"{environment.spec.environment or type(environment).__name__} has no pictures of its own") from error
 
@@ -65,6 +66,6 @@ def _of_observations(policy: Policy, environment: Environment, seed: int, most: 
 def _drawn(simulator: Any) -> np.ndarray:
     try:
         return np.asarray(simulator.render())
-    except Exception as error:
+    except Exception as error:  # what drivers and simulators raise has no common kind
         advice = ": try MUJOCO_GL=egl" if "gl" in str(error).lower() else ""
         raise BadInput(f"this machine cannot draw the environment ({type(error).__name__}: {error}){advice}") from error

@@ -120,7 +120,7 @@ def _play(
             if record:
                 journals[lane].action.append(jax.tree.map(lambda leaf: leaf[lane], action))  # noqa: B023  (used at once)
                 journals[lane].rows.append((reward, terminal, ended and not terminal, float(info.get(host.success, 0.0))))
-                host.write(journals[lane].observation, int(time[lane]), jax.tree.map(lambda leaf: leaf[lane], observation))  # noqa: B023
+                host.write(journals[lane].observation, int(time[lane]), jax.tree.map(lambda leaf: leaf[lane], observation))  # noqa: B023  (used at once)
             if ended:
                 lengths[row] = time[lane]
                 finished.append(lane)

@@ -69,6 +69,7 @@ def _behaviour(least: float, most: float, episodes: int, seed: int) -> Episodes:
 @cache
 def scale() -> tuple[float, float]:
     """Mean returns that score 0 (random torques) and 100 (the swing-up without random torques), of 200 episodes each."""
+    # A pair by construction, which the type checker cannot count.
     return tuple(float(_behaviour(share, share, 200, seed=9).returns.mean()) for share in (1.0, 0.0))  # ty: ignore[invalid-explicit-return]
 
 

@@ -190,6 +190,7 @@ def table(seeds: Sequence[int], learners: Mapping[str, Learner], behaviour: DQN)
         )
         data = collect_all(environments, traced(behaviour), keys)
         host = jax.device_get(data)
+        # The function is called before the loop goes on: what it closes over cannot change under it (hence noqa: B023).
         found = np.array([
             [qualities(jax.tree.map(lambda leaf: leaf[i, j], host), environments.spec, low[i], high[i]) for j in range(len(seeds))]  # noqa: B023
             for i in range(len(low))
