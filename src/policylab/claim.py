@@ -30,12 +30,12 @@ class Part:
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of `measure`'s result that it needs."""
-        raise NotImplementedError
+        raise NotImplementedError  # a protocol: every kind of part below gives its own
 
     @property
     def words(self) -> str:
         """The sentence, as reports print it."""
-        raise NotImplementedError
+        raise NotImplementedError  # a protocol: every kind of part below gives its own
 
     @property
     def declared(self) -> dict[str, Any]:
