@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import policylab as lab
-from policylab import cli, spaces
+from policylab import cli, solving, spaces
 from policylab.evidence.plan import make_plan
 from policylab.policy import actions
 from tests.data.builders import BANDIT_COLUMNS, CARTPOLE_COLUMNS, bandit_log, cartpole_log, d4rl_hopper, minari_pendulum
@@ -252,3 +252,15 @@ def test_what_only_python_can_say_is_repeated_from_python(tmp_path):
     assert _command(mapped) == "policylab solve --data 'a b.csv' --columns observation=x,y,action=a --seed 0 --overwrite"
     task = lab.load_task("cartpole")
     assert _command({"data": "d.npz", "task": task}) == "policylab solve --data d.npz --task cartpole --overwrite"
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a folder in use", "no folder"])
+def test_what_others_put_into_the_folder_meanwhile_is_not_taken_back(there, tmp_path):
+    place = tmp_path / "out"
+    if there:
+        place.mkdir()
+        (place / "mine.txt").write_text("kept")
+    with pytest.raises(KeyboardInterrupt), solving._all_or_nothing(place):
+        (place / "report.html").write_text("half")
+        raise KeyboardInterrupt
+    assert ([path.name for path in place.iterdir()] == ["mine.txt"]) if there else not place.exists()

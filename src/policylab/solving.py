@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,15 +114,17 @@ def solve(
 
 @contextlib.contextmanager
 def _all_or_nothing(folder: Path) -> Generator[None]:
-    """Whatever goes wrong inside leaves nothing in `folder`, which was empty or not there."""
+    """Whatever goes wrong inside takes back what was written to `folder`, and nothing else: others may have used it meanwhile."""
     there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    earlier = set(folder.iterdir())
     try:
         yield
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        if there:
-            folder.mkdir()
+        for path in set(folder.iterdir()) - earlier:
+            path.unlink()
+        if not there and not earlier:
+            folder.rmdir()
         raise
 
 
