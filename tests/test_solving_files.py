@@ -260,7 +260,12 @@ def test_what_others_put_into_the_folder_meanwhile_is_not_taken_back(there, tmp_
     if there:
         place.mkdir()
         (place / "mine.txt").write_text("kept")
-    with pytest.raises(KeyboardInterrupt), solving._all_or_nothing(place):
-        (place / "report.html").write_text("half")
-        raise KeyboardInterrupt
+
+    def fails() -> None:
+        with solving._all_or_nothing(place):
+            (place / "report.html").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
     assert ([path.name for path in place.iterdir()] == ["mine.txt"]) if there else not place.exists()
