@@ -17,21 +17,14 @@ from policylab.experience import Spec, Window
 from policylab.networks.frozen import Frozen, Normaliser, Scaler, action_scaler, observation_normaliser
 from policylab.networks.reading import Network, network_for
 from policylab.policies.continuous import box_of
+from policylab.policies.generative import EMBEDDING, FromNoNoise, action_of, embed
 from policylab.policy import Form, Policy
-
-_EMBEDDING = 16  # numbers that tell the network the level
 
 
 class Levels(Frozen):
     """The noise levels that a sampler visits, the largest first and 0 last."""
 
     sigma: Float[Array, " level"]
-
-
-def embed(level: Float[Array, ""], *, size: int = _EMBEDDING) -> Float[Array, " size"]:
-    """Sines and cosines of the level, a number of the size of 1, at geometric frequencies from 0.5 to 16."""
-    angle = level * jnp.geomspace(0.5, 16.0, size // 2)
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)])
 
 
 def schedule(kind: str, steps: int, low: float, high: float) -> Float[np.ndarray, " level"]:
@@ -110,7 +103,7 @@ class DiffusionPolicy(Policy):
     def decode(self, observation: PyTree, noise: Float[Array, " action"], memory: PyTree = None) -> PyTree:
         """The action that this noise leads to: an ordinary differential equation from the largest level to 0."""
         method = "heun" if self.sampler == "heun" else "ddim"
-        return self._to_action(self._solve(observation, noise, method, jax.random.key(0)))
+        return action_of(self.action_space, self.scaler, self._solve(observation, noise, method, jax.random.key(0)))
 
     def _solve(self, observation: PyTree, noise: Array, method: str, key: PRNGKeyArray) -> Float[Array, " action"]:
         sigma = self.levels.sigma
@@ -131,19 +124,15 @@ class DiffusionPolicy(Policy):
         keys = jax.random.split(key, len(sigma) - 1)
         return jax.lax.scan(step, sigma[0] * noise, (sigma[:-1], sigma[1:], keys))[0]
 
-    def _to_action(self, unit: Float[Array, " action"]) -> PyTree:
-        bounded = jnp.clip(unit, -1.0, 1.0) if self.action_space.bounded else unit
-        return spaces.unflatten(self.action_space, self.scaler.to_environment(bounded))
-
     def act(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
         """A sample in environment units."""
         noise_key, solve_key = jax.random.split(key)
         noise = jax.random.normal(noise_key, self.noise_space.shape)
-        return self._to_action(self._solve(observation, noise, self.sampler, solve_key)), memory
+        return action_of(self.action_space, self.scaler, self._solve(observation, noise, self.sampler, solve_key)), memory
 
     def mode(self) -> Policy:
-        """The policy that starts from noise 0 and adds none: one of the likely actions, where there are several a compromise."""
-        return DiffusionMode(self)
+        """The policy that starts from noise 0 and adds none."""
+        return FromNoNoise(self)
 
     def imitation_loss(self, window: Window, *, key: PRNGKeyArray) -> Float[Array, " time"]:
         """|F - target|^2 as a mean over action dimensions, at a level drawn from the training distribution: for "edm" log-logistic around
@@ -168,16 +157,6 @@ class DiffusionPolicy(Policy):
         low, high = (jax.nn.sigmoid((jnp.log(s) - jnp.log(self.data_std)) / 0.5) for s in self.sigma_range)
         share = jax.random.uniform(key, minval=low, maxval=high)
         return self.data_std * jnp.exp(0.5 * jnp.log(share / (1.0 - share)))
-
-
-class DiffusionMode(Policy):
-    """A diffusion policy without randomness."""
-
-    diffusion: DiffusionPolicy
-
-    def act(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
-        """`decode` of noise 0; the key is not used."""
-        return self.diffusion.decode(observation, jnp.zeros(self.diffusion.noise_space.shape)), memory
 
 
 @dataclass(frozen=True)
@@ -218,7 +197,7 @@ class Diffusion(Form):
             raise BadInput(f"Diffusion.sigma_range is {self.sigma_range}: give two levels above 0, the smaller one first")
         size = spaces.size(space)
         network = network_for(
-            spec.observation, size, beside=size + _EMBEDDING, width=self.width, depth=self.depth,
+            spec.observation, size, beside=size + EMBEDDING, width=self.width, depth=self.depth,
             activation=self.activation, layer_norm=self.layer_norm, key=key,
         )  # fmt: skip
         return DiffusionPolicy(

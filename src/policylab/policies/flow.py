@@ -15,10 +15,8 @@ from policylab.experience import Spec, Window
 from policylab.networks.frozen import Normaliser, Scaler, action_scaler, observation_normaliser
 from policylab.networks.reading import Network, network_for
 from policylab.policies.continuous import box_of
-from policylab.policies.diffusion import embed
+from policylab.policies.generative import EMBEDDING, FromNoNoise, action_of, embed
 from policylab.policy import Form, Policy
-
-_EMBEDDING = 16
 
 
 class FlowPolicy(Policy):
@@ -51,16 +49,15 @@ class FlowPolicy(Policy):
         """The action that this noise flows to, in `levels` steps of Euler's method."""
         step = lambda x, time: (x + self.velocity(observation, x, time) / self.levels, None)
         unit = jax.lax.scan(step, noise, jnp.arange(self.levels) / self.levels)[0]
-        bounded = jnp.clip(unit, -1.0, 1.0) if self.action_space.bounded else unit
-        return spaces.unflatten(self.action_space, self.scaler.to_environment(bounded))
+        return action_of(self.action_space, self.scaler, unit)
 
     def act(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
         """A sample in environment units."""
         return self.decode(observation, jax.random.normal(key, self.noise_space.shape)), memory
 
     def mode(self) -> Policy:
-        """The policy that starts from noise 0: one of the likely actions, where there are several a compromise."""
-        return FlowMode(self)
+        """The policy that starts from noise 0."""
+        return FromNoNoise(self)
 
     def imitation_loss(self, window: Window, *, key: PRNGKeyArray) -> Float[Array, " time"]:
         """|v((1 - t) x_0 + t x_1, s, t) - (x_1 - x_0)|^2 as a mean over action dimensions, t uniform (equation 23 without sigma_min)."""
@@ -73,16 +70,6 @@ class FlowPolicy(Policy):
             return jnp.mean((velocity - (clean - noise)) ** 2)
 
         return jax.vmap(one)(window.observation, window.action, jax.random.split(key, len(window.valid))) * window.valid
-
-
-class FlowMode(Policy):
-    """A flow policy without randomness."""
-
-    flow: FlowPolicy
-
-    def act(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
-        """`decode` of noise 0; the key is not used."""
-        return self.flow.decode(observation, jnp.zeros(self.flow.noise_space.shape)), memory
 
 
 @dataclass(frozen=True)
@@ -103,7 +90,7 @@ class Flow(Form):
             raise BadInput(f"Flow.levels is {self.levels}: give at least 1")
         size = spaces.size(space)
         network = network_for(
-            spec.observation, size, beside=size + _EMBEDDING, width=self.width, depth=self.depth,
+            spec.observation, size, beside=size + EMBEDDING, width=self.width, depth=self.depth,
             activation=self.activation, layer_norm=self.layer_norm, key=key,
         )  # fmt: skip
         return FlowPolicy(
