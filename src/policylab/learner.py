@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
@@ -41,11 +41,21 @@ class Each(eqx.Module):
 
 @dataclass(frozen=True)
 class Goals:
-    """Relabelling of goals: the shares of current, future and random goals."""
+    """Hindsight: goals for every step of a batch, as the shares of current, future and random ones, which add up to 1.
+
+    A current goal is the step's own observation, a future one a later observation of its episode (the last one included), a random
+    one any observation of the data in which an action was taken. `ahead` says how far a future one lies: "geometric", with
+    `discount` the chance of each further step (what lies beyond the end counts as the end), or "uniform" over the rest of the
+    episode. The steps of a window share one goal, which is drawn for the last of them. The batch gets `extra["goal"]`, an
+    observation, or only the named `part` of it, and `extra["reached"]`, whether the goal is the very observation of this step.
+    """
 
     current: float = 0.2
     future: float = 0.5
     random: float = 0.3
+    ahead: Literal["geometric", "uniform"] = "geometric"
+    discount: float = 0.99
+    part: str = ""
 
 
 @dataclass(frozen=True)

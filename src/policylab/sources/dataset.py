@@ -18,6 +18,7 @@ from policylab.errors import BadInput
 from policylab.experience import Spec, Statistics, Window
 from policylab.learner import Clock, Everything, Request, Steps, Windows
 from policylab.source import Source
+from policylab.sources.goals import goal_of, goal_rows, last_step, require_goals, with_goals
 
 
 class Dataset(Source):
@@ -68,6 +69,7 @@ class Dataset(Source):
                 raise BadInput(
                     f"the data have no column {missing[0]!r}, which {name!r} needs: add it or choose another learner"
                 )
+            require_goals(request, self.spec, name=name)
         return replace(self, needs=tuple(needs.items()))
 
     def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
@@ -83,10 +85,15 @@ class Dataset(Source):
         end = self.count if best == 1.0 else jnp.ceil(best * self.count).astype(jnp.int32)
         index = jax.random.randint(key, (request.count,), 0, end)
         rows = self.row_of[index] if best == 1.0 else self.ranked[index]
-        if isinstance(request, Windows):
-            return self.window(rows, request)
-        assert isinstance(request, Steps)
-        return self.transitions(rows, request)
+        assert isinstance(request, Steps | Windows)
+        batch = self.window(rows, request) if isinstance(request, Windows) else self.transitions(rows, request)
+        if request.goals is None:
+            return batch
+        goal_key, random_key = jax.random.split(jax.random.fold_in(key, 1))
+        anywhere = self.row_of[jax.random.randint(random_key, rows.shape, 0, self.count)]
+        last = self.last[rows]
+        found = goal_rows(request.goals, last_step(request, rows, last), last + 1, anywhere, key=goal_key)
+        return with_goals(batch, request, rows, found, goal_of(request.goals, _take(self.observation, found)))
 
     def everything(self, request: Everything) -> Window:
         """Every row, without copying: `valid` is False at the last observation of an episode, on padding and at weight 0."""

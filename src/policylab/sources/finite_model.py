@@ -50,7 +50,7 @@ class FiniteModel(Source):
         """Raises `BadInput` for requests other than `Everything` and single steps without extra fields."""
         for name, request in needs.items():
             simple = isinstance(request, Everything) or (isinstance(request, Steps) and request.n == 1 and request.best == 1.0)
-            if not simple or request.fields:
+            if not simple or request.fields or request.goals:
                 raise BadInput(
                     f"a finite model answers requests for Everything and for single Steps, not {request} (asked for as {name!r})"
                 )

@@ -125,6 +125,8 @@ class Replay(Source):
                 raise BadInput(
                     f"a replay cannot answer {request} (asked for as {name!r}): it gives Steps and Windows of what it holds"
                 )
+            if request.goals is not None:
+                raise BadInput(f"a replay draws no goals, which {name!r} needs: use a Dataset")
             missing = [field for field in request.fields if field not in ("log_prob", "row")]
             if missing:
                 raise BadInput(f"a replay keeps no {missing[0]!r}, which {name!r} needs: it keeps log_prob and row")

@@ -65,6 +65,8 @@ class Rollout(Source):
                 f"a rollout gives what is done from now on, windows without a past or whole episodes, not {request} "
                 f"(asked for as {name!r}): use Replay for transitions"
             )
+        if request.goals is not None:
+            raise BadInput(f"a rollout draws no goals, which {name!r} needs: use a Dataset")
         known = ("return_to_go",) if episodes else ("log_prob",)
         missing = [field for field in request.fields if field not in known]
         if missing:

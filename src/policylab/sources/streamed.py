@@ -80,7 +80,7 @@ class StreamedDataset(Source):
     def serve(self, needs: Mapping[str, Request]) -> StreamedDataset:
         """This dataset, ready to answer `needs`: one-step transitions without extra fields."""
         for name, request in needs.items():
-            if not isinstance(request, Steps) or request.n != 1 or request.best != 1.0 or request.fields:
+            if not isinstance(request, Steps) or request.n != 1 or request.best != 1.0 or request.fields or request.goals:
                 raise BadInput(f"a streamed dataset serves plain transitions only, not {name!r}: use a Dataset in memory")
         return StreamedDataset(self.specification, self.held, tuple(needs.items()))
 
