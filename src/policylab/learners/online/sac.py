@@ -81,6 +81,10 @@ class SAC(Learner):
         soft = value - jnp.exp(state["log_temperature"].model) * log_probability
         return batch.reward + self.discount**batch.duration * batch.continues * soft
 
+    def critic_penalty(self, critic: ActionValue, batch: Window) -> Float[Array, ""]:
+        """What an extension adds to the loss of the critics; nothing here."""
+        return jnp.zeros(())
+
     def update(
         self, state: dict[str, PyTree], batch: Window, *, clock: Clock, key: PRNGKeyArray
     ) -> tuple[dict[str, PyTree], dict[str, Any]]:
@@ -90,7 +94,8 @@ class SAC(Learner):
 
         def critic_loss(critic: ActionValue) -> tuple[Array, Array]:
             values = jax.vmap(critic.values)(batch.observation, batch.action)
-            return jnp.mean(batch.weight * jnp.sum((values - goal[:, None]) ** 2, axis=-1)), values
+            error = jnp.mean(batch.weight * jnp.sum((values - goal[:, None]) ** 2, axis=-1))
+            return error + self.critic_penalty(critic, batch), values
 
         critic, critic_error, values = descend(state["critic"], critic_loss, optimiser)
         temperature = jnp.exp(state["log_temperature"].model)
