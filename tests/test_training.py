@@ -127,23 +127,32 @@ def test_a_run_goes_on_from_its_state_on_another_source(dataset, reference):
 def test_stages_hand_their_products_on(dataset):
     @lab.settings
     class Copy(lab.Learner):
-        takes: ClassVar[tuple[str, ...]] = ("start",)
+        product: str = "policy"
+        takes: ClassVar[tuple[str, ...]] = ("start", "critic")
 
         @property
         def needs(self):
             return {"transitions": lab.Steps(4)}
 
         def init(self, spec, *, key, given={}):
-            return given["start"]
+            return dict(given)
 
         def update(self, state, batch, *, clock, key):
             return state, {"zero": jnp.zeros(())}
 
         def products(self, state):
-            return {"policy": state}
+            return {self.product: state["start" if self.product == "policy" else self.product]}
 
-    run = lab.train([lab.Stage(SMALL, dataset, 5), lab.Stage(Copy(), dataset, 5)], seeds=2)
-    assert same_bits(run.products()["policy"], run.earlier[0].products()["policy"])
+    stages = [lab.Stage(SMALL, dataset, 5), lab.Stage(Copy(), dataset, 5), lab.Stage(Copy(product="critic"), dataset, 5)]
+    run = lab.train(stages, seeds=2)
+    first, second = run.earlier[0].products(), run.earlier[1].products()
+    assert same_bits(second["policy"], first["policy"])
+    assert same_bits(run.products()["critic"], first["critic"]), "what the second stage did not make comes from the first"
+
+
+def test_a_learner_of_its_own_doing_does_not_learn_from_data(dataset):
+    with pytest.raises(lab.BadInput, match=r"A2C learns only from what its policy does now.*lab.Rollout"):
+        lab.train(lab.A2C(), dataset, steps=1)
 
 
 def test_divergence_names_metric_seed_and_step(dataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
@@ -21,21 +22,21 @@ def key_of(arm: str, metric: str = "") -> str:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(ABC):
     """One sentence of a claim. Higher values are better throughout: negate a loss or a regret in `measure`."""
 
     kind: ClassVar[str] = ""
     levels: ClassVar[tuple[float, ...]] = DIFFERENCE_LEVELS
 
     @property
+    @abstractmethod
     def keys(self) -> tuple[str, ...]:
         """The keys of `measure`'s result that it needs."""
-        raise NotImplementedError  # a protocol: every kind of part below gives its own
 
     @property
+    @abstractmethod
     def words(self) -> str:
         """The sentence, as reports print it."""
-        raise NotImplementedError  # a protocol: every kind of part below gives its own
 
     @property
     def declared(self) -> dict[str, Any]:

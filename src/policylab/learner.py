@@ -114,6 +114,9 @@ class Learner:
     title: ClassVar[str] = ""
     actions: ClassVar[str] = "any"  # "continuous", "discrete" or "any": which spaces it can learn for
     uses: ClassVar[tuple[str, ...]] = ()  # what the data must have beyond observation and action: "reward", "propensity"
+    on_policy: ClassVar[bool] = (
+        False  # whether it can learn only from what its policy, as it is now, does itself: from a `Rollout`
+    )
 
     @property
     @abstractmethod

@@ -53,6 +53,11 @@ class Source(eqx.Module):
         """Whether its batches hold rewards."""
         return True
 
+    @property
+    def on_policy(self) -> bool:
+        """Whether every batch is what the explorer, as it is now, has just done."""
+        return False
+
     def fingerprint(self) -> str:
         """A hash of its data, equal for equal data: a run is resumed on these only. By default that of its array leaves."""
         return fingerprint(self)

@@ -99,16 +99,15 @@ class Options:
 
 
 def _train_stages(stages: Sequence[Stage], given: Mapping[str, Any], out: str | Path | None, options: Options) -> Run:
-    run = None
+    run, offered = None, {}
     for number, stage in enumerate(stages):
-        # A stage may take what the stages before it have made; what the caller gives by name comes first.
-        made = {} if run is None else run.products()
-        offered = {name: PerSeed(product) for name, product in made.items()}
-        if "policy" in made:
-            offered["start"] = offered["policy"]
+        # A stage may take what the stages before it have made, the latest of each name; what the caller gives by name comes first.
         taken = {name: value for name, value in {**offered, **stage.given, **given}.items() if name in stage.learner.takes}
         folder = None if out is None else Path(out) / f"stage-{number}"
         run = _train_one(replace(stage, given=taken), folder, options, after=run)
+        offered |= {name: PerSeed(product) for name, product in run.products().items()}
+        if "policy" in offered:
+            offered["start"] = offered["policy"]
     if run is None:
         raise BadInput("the list of stages is empty: give at least one Stage(learner, source, steps)")
     return run
@@ -191,6 +190,11 @@ def check_fit(learner: Learner, source: Source, steps: int, given: Mapping[str, 
         )
     if "reward" in learner.uses and not source.rewarded:
         raise BadInput(f"{name} needs rewards and these data have none: add a reward column, or choose BC, which needs none")
+    if learner.on_policy and not source.on_policy:
+        raise BadInput(
+            f"{name} learns only from what its policy does now, and a {type(source).__name__} is no such source: "
+            f"give it lab.Rollout(environment), or choose a learner of logged steps"
+        )
     unknown = [key for key in given if key not in learner.takes]
     if unknown:
         raise BadInput(f"{name} takes no {unknown[0]!r}: it takes {', '.join(learner.takes) or 'nothing'}")

@@ -50,6 +50,11 @@ class Rollout(Source):
         """The environment's own."""
         return self.environment.spec
 
+    @property
+    def on_policy(self) -> bool:
+        """It is."""
+        return True
+
     def fingerprint(self) -> str:
         """Of the environment and the settings."""
         return identity(self, self.environment, self.steps, self.environments)

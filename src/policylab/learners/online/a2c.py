@@ -55,6 +55,7 @@ class A2C(Learner):
 
     title: ClassVar[str] = "Advantage actor-critic"
     uses: ClassVar[tuple[str, ...]] = ("reward",)
+    on_policy: ClassVar[bool] = True
 
     @property
     def needs(self) -> Mapping[str, Request]:

@@ -42,6 +42,7 @@ class REINFORCE(Learner):
 
     title: ClassVar[str] = "Policy gradient of whole episodes"
     uses: ClassVar[tuple[str, ...]] = ("reward",)
+    on_policy: ClassVar[bool] = True
 
     @property
     def needs(self) -> Mapping[str, Request]:
