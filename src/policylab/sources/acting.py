@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -50,12 +50,18 @@ def begin(environment: Environment, policy: Policy, count: int, *, key: PRNGKeyA
 
 
 def move(
-    environment: Environment, policy: Policy, actors: Actors, *, key: PRNGKeyArray, log_prob: bool = False
+    environment: Environment,
+    policy: Policy,
+    actors: Actors,
+    *,
+    key: PRNGKeyArray,
+    log_prob: bool = False,
+    notes: Callable[[PyTree], dict[str, PyTree]] | None = None,
 ) -> tuple[Actors, Window]:
     """One step of every copy, as transitions [environment]; episodes that ended begin anew, with a fresh memory.
 
     `next_observation` is the one that the step led to, before any reset. With `log_prob` the acting policy's log-probability
-    of each action stands in `extra["log_prob"]`.
+    of each action stands in `extra["log_prob"]`; `notes` says what else to store there, from the policy's memory after it acted.
     """
 
     def one(state: PyTree, observation: PyTree, memory: PyTree, key: PRNGKeyArray) -> tuple[Actors, Window]:
@@ -65,6 +71,8 @@ def move(
             action, extra["log_prob"], memory = policy.sample(observation, memory, key=act_key)
         else:
             action, memory = policy.act(observation, memory, key=act_key)
+        if notes is not None:
+            extra |= notes(memory)
         state, step = environment.step(state, action, step_key)
         ended = step.terminal | step.truncated
         row = Window(
