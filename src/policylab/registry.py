@@ -41,6 +41,9 @@ LEARNERS = {
     "td3": ("online.td3", "TD3"),
     "value-iteration": ("theory.value_iteration", "ValueIteration"),
     "q-learning": ("theory.q_learning", "QLearning"),
+    "ucbvi": ("theory.ucbvi", "UCBVI"),
+    "stepmix": ("theory.stepmix", "StepMix"),
+    "eps-mix": ("theory.eps_mix", "EpsMix"),
 }
 
 FORMS = {
