@@ -48,5 +48,8 @@ def example_recording(spec: Spec, *, episodes: int = 8, length: int = 8) -> Reco
     return Recording(
         draw(spec.observation, steps + episodes), draw(spec.action, steps), random.uniform(size=steps).astype(np.float32),
         terminal, np.zeros(steps, bool), np.full(episodes, length), spec,
-        extra={"propensity": np.full(steps, 0.5, np.float32), "log_prob": np.full(steps, np.log(0.5), np.float32)},
+        extra={
+            "propensity": np.full(steps, 0.5, np.float32), "log_prob": np.full(steps, np.log(0.5), np.float32),
+            "before_takeover": random.uniform(size=steps) < 0.2,
+        },
     )  # fmt: skip

@@ -62,7 +62,7 @@ class SAC(Learner):
     def init(self, spec: Spec, *, key: PRNGKeyArray, given: Mapping[str, Any] = {}) -> dict[str, PyTree]:
         """Fresh networks; the target critics equal the critics."""
         policy_key, critic_key = jax.random.split(key)
-        critic = ActionValue(spec, width=self.width, depth=self.depth, members=self.members, key=critic_key)
+        critic = self.critics(spec, key=critic_key)
         optimiser = optax.adam(self.learning_rate)
         # Densities are per environment unit: the entropy there is that in units of half the range plus the log of each half range.
         space = box_of(spec, "SAC")
@@ -73,6 +73,10 @@ class SAC(Learner):
             "log_temperature": trained(jnp.log(jnp.asarray(self.temperature, jnp.float32)), optimiser),
             "entropy": self.entropy_per_action * spaces.size(space) + scale,
         }  # fmt: skip
+
+    def critics(self, spec: Spec, *, key: PRNGKeyArray) -> ActionValue:
+        """Fresh critics."""
+        return ActionValue(spec, width=self.width, depth=self.depth, members=self.members, key=key)
 
     def goal(self, state: Mapping[str, PyTree], batch: Window, *, key: PRNGKeyArray) -> Float[Array, " batch"]:
         """What Q(s, a) is regressed on."""
@@ -98,25 +102,37 @@ class SAC(Learner):
             return error + self.critic_penalty(critic, batch), values
 
         critic, critic_error, values = descend(state["critic"], critic_loss, optimiser)
-        temperature = jnp.exp(state["log_temperature"].model)
+        state, metrics = self.improved({**state, "critic": critic}, batch, clock=clock, key=policy_key)
+        return {**state, "target": follow(state["target"], critic.model, self.target_rate)}, {
+            "critic_loss": critic_error, "q": jnp.mean(values), **metrics,
+            "td_error": Each(jnp.mean(jnp.abs(values - goal[:, None]), axis=-1)),
+        }  # fmt: skip
 
-        def policy_loss(policy: Any) -> tuple[Array, Array]:
-            action, log_probability = draws(policy, batch.observation, key=policy_key)
-            q = jnp.min(jax.vmap(critic.model.values)(batch.observation, action), axis=-1)
-            return jnp.mean(batch.weight * (temperature * log_probability - q)), log_probability
-
-        policy, policy_error, log_probability = descend(state["policy"], policy_loss, optimiser)
+    def improved(
+        self, state: dict[str, PyTree], batch: Window, *, clock: Clock, key: PRNGKeyArray
+    ) -> tuple[dict[str, PyTree], dict[str, Any]]:
+        """The state after a step of the policy against the critics, and of the temperature."""
+        optimiser, temperature = optax.adam(self.learning_rate), jnp.exp(state["log_temperature"].model)
+        loss = lambda policy: self.policy_loss(policy, state["critic"].model, temperature, batch, key=key)
+        policy, policy_error, log_probability = descend(state["policy"], loss, optimiser)
         log_temperature = state["log_temperature"]
         if self.tune:
             lack = jnp.mean(log_probability + state["entropy"])
             log_temperature, _, _ = descend(log_temperature, lambda log_alpha: (-log_alpha * lack, None), optimiser)
-        return {
-            "policy": policy, "critic": critic, "target": follow(state["target"], critic.model, self.target_rate),
-            "log_temperature": log_temperature, "entropy": state["entropy"],
-        }, {
-            "critic_loss": critic_error, "policy_loss": policy_error, "q": jnp.mean(values), "temperature": temperature,
-            "entropy": -jnp.mean(log_probability), "td_error": Each(jnp.mean(jnp.abs(values - goal[:, None]), axis=-1)),
-        }  # fmt: skip
+        metrics = {"policy_loss": policy_error, "temperature": temperature, "entropy": -jnp.mean(log_probability)}
+        return {**state, "policy": policy, "log_temperature": log_temperature}, metrics
+
+    def policy_loss(
+        self, policy: Policy, critic: ActionValue, temperature: Float[Array, ""], batch: Window, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+        """What the policy descends, and the log-probabilities of its actions."""
+        action, log_probability = draws(policy, batch.observation, key=key)
+        q = self.worth(jax.vmap(critic.values)(batch.observation, action))
+        return jnp.mean(batch.weight * (temperature * log_probability - q)), log_probability
+
+    def worth(self, values: Float[Array, "batch members"]) -> Float[Array, " batch"]:
+        """What the policy takes for Q, of all critics."""
+        return jnp.min(values, axis=-1)
 
     def products(self, state: dict[str, PyTree]) -> dict[str, Any]:
         """`policy`, `explorer` (the policy sampling), `critic`."""
