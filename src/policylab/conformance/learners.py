@@ -17,17 +17,20 @@ from policylab.examples import example_recording
 from policylab.experience import Spec
 from policylab.hyperparameters import check as check_settings
 from policylab.hyperparameters import traced
-from policylab.learner import Clock, Each, Learner, Request, WholeEpisodes, Windows
+from policylab.learner import Clock, Each, Learner, Request, Steps, WholeEpisodes, Windows
 from policylab.runs import Run, load_product
 from policylab.sources.dataset import Dataset
+from policylab.world import Branched
 
 _LEARNED = {"policy", "critic", "world", "encoder", "reward"}
 
 
 def _from_data(request: Request) -> Request:
-    """What a dataset gives in its place: whole episodes look like windows of their length, padded."""
+    """What a dataset gives in its place: whole episodes look like windows of their length, padded, imagined steps like logged ones."""
     if isinstance(request, WholeEpisodes):
         return Windows(request.count, request.fields, request.goals, future=8)
+    if isinstance(request, Branched):
+        return Steps(request.count, request.fields, request.goals)
     return request
 
 
