@@ -61,6 +61,17 @@ KINDS = {
     "a number of updates that is none": ("train iql --data good.npz --steps many", "'many'"),
     "no seeds": ("train iql --data good.npz --seeds 0", "at least 1"),
     "a negative seed": ("train iql --data good.npz --seed -1", "at least 0"),
+    # acting
+    "acting beside data": ("train sac --online --environment Pendulum-v1 --data good.npz", "--data from data"),
+    "acting nowhere": ("train sac --online", "where to act"),
+    "settings of acting without it": ("train sac --data good.npz --warmup 10", "needs --online"),
+    "a replay too small for its warmup": ("train sac --online --environment Pendulum-v1 --capacity 10", "raise capacity"),
+    "a replay for a learner of its own doing": (
+        "train ppo --online --environment Pendulum-v1 --capacity 10",
+        "--capacity means nothing",
+    ),
+    "a learner of its own doing on data": ("train ppo --data good.npz", "lab.Rollout"),
+    "learning for a scripted dataset": ("collect --task cartpole --dataset mixed --learning 9 --out x.npz", "scripted pilot"),
     # data
     "no data": ("train iql --steps 10", "no data"),
     "data named twice": ("train iql --data good.npz --dataset mixed", "--dataset and --data"),

@@ -216,6 +216,21 @@ def test_train_evaluates_saves_and_tells(run, world, capsys):
     assert lab.load_policy(found["policy"], spec=lab.load_run("told").spec) is not None
 
 
+def test_a_learner_learns_by_acting(capsys):
+    acting = "--online --environment Pendulum-v1 --seeds 2 --episodes 2"
+    found = document(
+        f"train sac {acting} --steps 20 --width 8 --depth 1 --batch-size 8 --warmup 30 --copies 2 --out acted", capsys
+    )
+    assert found["data"] is None
+    assert (found["acting"]["kind"], found["acting"]["environments"], found["acting"]["steps"]) == ("replay", 2, 30 + 2 * 20)
+    assert len(found["evaluation"]["return"]["values"]) == 2
+    assert lab.load_run("acted").step == 20
+    text = said(
+        f"train a2c {acting} --steps 3 --width 8 --depth 1 --learner-steps 5 --environments 4 --out own", capsys
+    )
+    assert "60 steps in Pendulum-v1 per seed" in text
+
+
 def test_seeds_start_where_asked(capsys):
     found = document(f"train {TINY} --data good.npz --steps 10 --seeds 2 --seed 5 --out numbered", capsys)
     assert found["seeds"] == [5, 6]

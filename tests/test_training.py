@@ -150,6 +150,16 @@ def test_stages_hand_their_products_on(dataset):
     assert same_bits(run.products()["critic"], first["critic"]), "what the second stage did not make comes from the first"
 
 
+def test_a_run_ends_where_it_is_told_and_stays_ended(dataset, tmp_path):
+    asked = []
+    enough = lambda row: asked.append(row["step"]) or row["step"] >= 7
+    for resume in (False, True):
+        run = lab.train(SMALL, dataset, steps=40, until=enough, out=tmp_path / "run", resume=resume)
+        assert (run.step, run.metrics[-1]["step"]) == (7, 7)
+    assert asked == [1, 2, 3, 4, 5, 6, 7, 7]
+    assert lab.load_run(tmp_path / "run").step == 7
+
+
 def test_a_learner_of_its_own_doing_does_not_learn_from_data(dataset):
     with pytest.raises(lab.BadInput, match=r"A2C learns only from what its policy does now.*lab.Rollout"):
         lab.train(lab.A2C(), dataset, steps=1)

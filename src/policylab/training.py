@@ -50,6 +50,7 @@ def train(
     resume: bool = False,
     checkpoint_every: int | None = None,
     trackers: Sequence[Callable[[dict[str, Any]], None]] = (),
+    until: Callable[[Mapping[str, Any]], bool] | None = None,
     progress: bool = False,
 ) -> Run:
     """Train `learner` on `source` for `steps` updates, all `seeds` at once, and return the Run. A Recording is a source, too.
@@ -58,15 +59,16 @@ def train(
     once per seed; it runs every `every` steps and at the end, a task on `episodes` episodes. `given` holds trained things by name.
     With `out`, metrics stream to `out/metrics.jsonl` and an atomic checkpoint is written every `checkpoint_every` steps (a tenth of
     the run by default); `resume=True` goes on from it and ends, to the bit, where the uninterrupted run would have. (Simulators that
-    cannot be stored begin new episodes then, and the next row of metrics says so: `fresh_episodes`.) `learner` may be a finished
-    Run, which goes on from its state on a new source, or a list of stages.
+    cannot be stored begin new episodes then, and the next row of metrics says so: `fresh_episodes`.) `until(row)` is asked of every row
+    of metrics and ends the run where it says True. `learner` may be a finished Run, which goes on from its state on a new source, or a
+    list of stages.
 
     Raises `BadInput` for settings out of range, data that lack what the learner needs, or a checkpoint of another run or data, and
     `Diverged` at the first non-finite metric, naming it, the seed and the step; the last checkpoint is kept.
     """
     if resume and out is None:
         raise BadInput("resume needs the folder of the run: give out= as well")
-    options = Options(seeds, evaluate, every, episodes, resume, checkpoint_every, tuple(trackers), progress)
+    options = Options(seeds, evaluate, every, episodes, resume, checkpoint_every, tuple(trackers), until, progress)
     if isinstance(learner, Sequence):
         return _train_stages(learner, given, out, options)
     if source is None:
@@ -88,7 +90,12 @@ class Options:
     resume: bool
     checkpoint_every: int | None
     trackers: tuple[Callable[[dict[str, Any]], None], ...]
+    until: Callable[[Mapping[str, Any]], bool] | None
     progress: bool
+
+    def enough(self, row: Mapping[str, Any]) -> bool:
+        """Whether the run ends with this row of metrics."""
+        return self.until is not None and self.until(row)
 
     def seed_numbers(self) -> tuple[int, ...]:
         """The list of seeds; raises `BadInput` if it is empty or repeats itself."""
@@ -153,7 +160,8 @@ def _train_one(
     log_every, save_every = max(1, steps // 100), options.checkpoint_every or max(1, steps // 10)
     bar = Progress(f"{run.name}, {len(seeds)} seeds", steps, enabled=options.progress)
     started = time.perf_counter()
-    while run.step < steps:
+    ended = bool(run.metrics) and options.enough(run.metrics[-1])  # so that a run that was resumed ends where it did
+    while run.step < steps and not ended:
         stop = min(steps, *(_next_multiple(run.step, n) for n in (log_every, save_every, options.every) if n))
         with explained():
             carry, means, broken = advance(live, source, carry, keys, seeds, run.step, stop, steps, number)
@@ -167,9 +175,10 @@ def _train_one(
         run.metrics.append(row)
         for tracker in options.trackers:
             tracker(row)
+        ended = options.enough(row)
         if folder:
             folder.append(row)
-            if stop % save_every == 0 or stop == steps:
+            if stop % save_every == 0 or stop == steps or ended:
                 folder.checkpoint(carry)
         bar.advance(stop, {name: float(np.mean(value)) for name, value in means.items()})
     run.source_state = carry[1]
@@ -193,7 +202,7 @@ def check_fit(learner: Learner, source: Source, steps: int, given: Mapping[str, 
     if learner.on_policy and not source.on_policy:
         raise BadInput(
             f"{name} learns only from what its policy does now, and a {type(source).__name__} is no such source: "
-            f"give it lab.Rollout(environment), or choose a learner of logged steps"
+            f"give it lab.Rollout(environment) (--online on the command line), or choose a learner of logged steps"
         )
     unknown = [key for key in given if key not in learner.takes]
     if unknown:

@@ -56,6 +56,6 @@ def test_solve_on_ones_own_hopper_data_names_the_scale(file, small, tmp_path, ca
 def test_data_of_another_robot_are_refused_in_one_sentence(file, tmp_path, capsys):
     assert cli.main(shlex.split(f"solve --task walker2d --data {file} --budget 1s --out {tmp_path}/out")) == 2
     assert "Box(11)" in capsys.readouterr().err
-    assert cli.main(shlex.split(f"solve --task hopper --dataset medium --out {tmp_path}/out")) == 2
-    assert "bring one with --data PATH" in capsys.readouterr().err
+    assert cli.main(shlex.split(f"solve --task hopper --dataset mixed --out {tmp_path}/out")) == 2
+    assert "has no dataset 'mixed'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -19,11 +19,12 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     """Collect whole episodes."""
     parser = Parser(
         "collect",
-        "A saved policy or run, or the word random, plays in --task or --environment; without one, --dataset names the task's own\n"
-        "scripted controller.",
+        "A saved policy or run, or the word random, plays in --task or --environment; without one, --dataset names one of the task's\n"
+        "own: of a scripted controller, or of SAC on its way from random to expert, which is trained for it first.",
         "Examples:\n  policylab collect runs/iql --task pointmaze/umaze --steps 10000 --out data/iql.hdf5\n"
         "  policylab collect random --environment Pendulum-v1 --episodes 20 --out data/random.npz\n"
-        "  policylab collect --task pointmaze/umaze --dataset expert --steps 10000 --out data/expert --format minari",
+        "  policylab collect --task pointmaze/umaze --dataset expert --steps 10000 --out data/expert --format minari\n"
+        "  policylab collect --task hopper --dataset medium --out data/hopper-medium.hdf5",
         words="[RUN_OR_POLICY]",
         out="the dataset to write: FILE.hdf5, FILE.npz, or a folder (required); what is there already is kept",
         seed="of starts, noise and sampling",
@@ -33,7 +34,9 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     )
     parser.add_argument("--task", metavar="NAME", help="where to play: a task")
     parser.add_argument("--environment", metavar="ID", help="where to play: a Gymnasium environment")
-    parser.add_argument("--dataset", metavar="NAME", help="the scripted controller of that dataset of the task")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="what that dataset of the task is made by (policylab tasks NAME lists them)"
+    )
     parser.add_argument("--episodes", type=whole(), metavar="N", help="how many whole episodes")
     parser.add_argument("--steps", type=whole(), metavar="N", help="whole episodes until there are this many steps")
     parser.add_argument(
@@ -41,6 +44,12 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         type=whole(),
         metavar="N",
         help="cut the episodes of --environment after N steps, also where it has no time limit",
+    )
+    parser.add_argument(
+        "--learning",
+        type=whole(),
+        metavar="N",
+        help="train the learner that makes a --dataset for at most N steps (default: 1000000)",
     )
     parser.add_argument("--mode", action="store_true", help="take the policy's mode (default: sample)")
     parser.add_argument(
@@ -68,13 +77,15 @@ def _check(options: argparse.Namespace) -> None:
     if options.task is None and options.environment is None:
         raise BadInput("where to play? Give --task NAME or --environment ID")
     if options.subject is None and options.dataset is None:
-        raise BadInput("who plays? Name a run or a saved policy, or with --dataset a task's scripted controller")
+        raise BadInput("who plays? Name a run or a saved policy, or with --dataset what makes a task's dataset")
     if options.subject is not None and options.dataset is not None:
         raise BadInput(f"both {options.subject} and --dataset say who plays: give one of them")
     if options.subject is not None and (options.episodes is None) == (options.steps is None):
         raise BadInput("how much? Give either --episodes N or --steps N")
     if options.dataset is not None and (options.task is None or options.episodes is not None):
-        raise BadInput("a scripted controller belongs to a --task and flies for a number of --steps: give these")
+        raise BadInput("a dataset belongs to a --task and has a number of --steps, not of episodes: give these")
+    if options.learning is not None and options.dataset is None:
+        raise BadInput("--learning is for a --dataset that a learner makes on its way, such as --task hopper --dataset medium")
     if options.horizon is not None and options.environment is None:
         raise BadInput("a task has its own time limit: give --horizon only with --environment")
     if options.subject is not None:
@@ -108,7 +119,9 @@ def _scripted(options: argparse.Namespace) -> Any:
 
     task = inputs.named_task(options)
     assert task is not None
-    return task_recording(task, options.dataset, steps=options.steps or 0, seed=options.seed, progress=True)
+    return task_recording(
+        task, options.dataset, steps=options.steps or 0, seed=options.seed, learning=options.learning or 0, progress=True
+    )
 
 
 def _report(recording: Any, place: Path) -> Result:

@@ -76,7 +76,12 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         return Inputs(recording, Path(options.data).stem, task)
     for option in ("columns", "format", "environment"):
         if getattr(options, option, None) is not None:
-            raise BadInput(f"--{option} says how to read --data, which is missing: give --data PATH too")
+            acting = (
+                ", or --online to learn by acting in it"
+                if option == "environment" and getattr(options, "online", None) is not None
+                else ""
+            )
+            raise BadInput(f"--{option} says how to read --data, which is missing: give --data PATH too{acting}")
     if task is None:
         raise BadInput("no data: give --task NAME --dataset NAME, or --data PATH for your own")
     from policylab.tasks.recordings import task_recording

@@ -1,35 +1,38 @@
-"""`policylab train`: one learner on logged experience, all seeds in one program."""
+"""`policylab train`: one learner on logged experience or on what it does itself, all seeds in one program."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from policylab.commands import choosing, inputs
+from policylab.commands import acting, choosing, inputs
 from policylab.commands.arguments import Parser, whole
 from policylab.commands.output import Result, claim_place
 from policylab.errors import BadInput
 
 _EXAMPLE = 'policylab train iql --task pointmaze/umaze --dataset mixed --steps 20000 --seeds 5 --policy "Gaussian(width=128)"'
+_ONLINE = "policylab train sac --online --environment Pendulum-v1 --steps 10000 --seeds 3"
 
 
 def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     """Train, save, evaluate."""
     options, learner, label = _read(argv)
-    place = Path(options.out or f"runs/{label}-{(options.dataset or Path(options.data or 'data').stem).replace('/', '-')}")
+    acting.check(options)
+    called = options.environment or options.task if options.online else options.dataset or Path(options.data or "data").stem
+    place = Path(options.out or f"runs/{label}-{called.replace('/', '-')}")
     claim_place(place, folder=True, resume=options.resume, hint="go on with the run in it by --resume")
-    given = inputs.read_inputs(options)
+    material = _acted(options, learner) if options.online else _logged(options)
     task = inputs.judge(options) if options.episodes else None
 
     from policylab.training import check_fit, train
 
-    dataset = given.dataset()
-    check_fit(learner, dataset, options.steps, {})  # before a tracker writes anything
+    check_fit(learner, material.source, options.steps, {})  # before a tracker writes anything
     run = train(
         learner,
-        dataset,
+        material.source,
         steps=options.steps,
         seeds=range(options.seed, options.seed + options.seeds),
         evaluate=task,
@@ -44,7 +47,29 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     policy = None
     if "policy" in run.products(seed=run.seeds[0]):
         policy = run.save_policy(place / "policy.safetensors", seed=run.seeds[0])
-    return options, _report(run, given, task, place, policy, options.episodes)
+    return options, _report(run, material, task, place, policy, options.episodes)
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What is learned from: the source, what it is called, and what a document says of it under `data` or `acting`."""
+
+    source: Any
+    name: str
+    document: dict[str, Any]
+
+
+def _logged(options: argparse.Namespace) -> _Material:
+    given = inputs.read_inputs(options)
+    return _Material(given.dataset(), given.name, {"data": inputs.describe_recording(given.recording, given.name)})
+
+
+def _acted(options: argparse.Namespace, learner: Any) -> _Material:
+    task = inputs.judge(options)
+    assert task is not None
+    source, document = acting.source_of(options, learner, task)
+    steps = f"{document['steps']:,} steps in {task.name} per seed"
+    return _Material(source, steps, {"data": None, "acting": {"environment": task.name, **document}})
 
 
 def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
@@ -53,7 +78,7 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
         "train",
         "The learner comes first: a name of `policylab learners`, or your own class as mine.py:Mine. All seeds train at once in one\n"
         "compiled program. With --task or --environment every seed's last policy is evaluated.",
-        f"Settings of the learner: policylab train NAME --help. Example:\n  {_EXAMPLE}",
+        f"Settings of the learner: policylab train NAME --help. Examples:\n  {_EXAMPLE}\n  {_ONLINE}",
         words="LEARNER",
         out="the folder of the run (default: runs/LEARNER-DATA); what is there already is kept",
         seed="number of the first training seed",
@@ -61,6 +86,7 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
     parser.add_argument("name", nargs="?", metavar="LEARNER", help="the learner")
     parser.add_argument("--learner", metavar="FILE:CLASS", help="the learner, in place of the first word")
     inputs.data_options(parser)
+    acting.acting_options(parser)
     training = parser.add_argument_group("training")
     training.add_argument("--steps", type=whole(), default=50_000, metavar="N", help="updates of every seed")
     training.add_argument("--seeds", type=whole(), default=5, metavar="N", help="how many training seeds")
@@ -102,7 +128,7 @@ def _trackers(options: argparse.Namespace) -> list[Any]:
     return trackers
 
 
-def _report(run: Any, given: inputs.Inputs, task: Any, place: Path, policy: Path | None, episodes: int) -> Result:
+def _report(run: Any, material: _Material, task: Any, place: Path, policy: Path | None, episodes: int) -> Result:
     from policylab.commands.figures import figure, summary
     from policylab.evaluation.dynamics import scale_of
 
@@ -111,7 +137,7 @@ def _report(run: Any, given: inputs.Inputs, task: Any, place: Path, policy: Path
     losses = {name: (sum(values) / len(values), values) for name, values in last["metrics"].items()}
     document = {
         **run.describe(),
-        "data": inputs.describe_recording(given.recording, given.name),
+        **material.document,
         "seconds": last["seconds"],
         "metrics": {name: {"mean": mean, "values": values} for name, (mean, values) in losses.items()},
         "evaluation": None
@@ -126,7 +152,7 @@ def _report(run: Any, given: inputs.Inputs, task: Any, place: Path, policy: Path
         "folder": str(place),
         "policy": None if policy is None else str(policy),
     }
-    lines = [f"{run.name} on {given.name}: {run.step:,} updates of {len(run.seeds)} seeds in {last['seconds']:.1f} s"]
+    lines = [f"{run.name} on {material.name}: {run.step:,} updates of {len(run.seeds)} seeds in {last['seconds']:.1f} s"]
     lines += ["  " + ", ".join(f"{name} {figure(mean)}" for name, (mean, _) in losses.items())]
     if task is not None:
         lines.append(f"last policies (their mode) on {task.name}, {episodes} episodes per seed; {scale_of(task)}:")

@@ -25,9 +25,9 @@ TASKS = {
     "chain": ("tabular", "ten states in a row, the far end is worth 100 times the near one"),
     "riverswim": ("tabular", "six states, swimming up is hard and pays, drifting down is easy and hardly does"),
     "garnet": ("tabular", "a random process of 20 states and 4 actions"),
-    "hopper": ("locomotion", "Hopper-v5, 3 torques; your own data, D4RL's scale on other dynamics"),
-    "halfcheetah": ("locomotion", "HalfCheetah-v5, 6 torques; your own data, D4RL's scale on other dynamics"),
-    "walker2d": ("locomotion", "Walker2d-v5, 6 torques; your own data, D4RL's scale on other dynamics"),
+    "hopper": ("locomotion", "Hopper-v5, 3 torques; data by SAC, D4RL's scale on other dynamics"),
+    "halfcheetah": ("locomotion", "HalfCheetah-v5, 6 torques; data by SAC, D4RL's scale on other dynamics"),
+    "walker2d": ("locomotion", "Walker2d-v5, 6 torques; data by SAC, D4RL's scale on other dynamics"),
 }
 
 

@@ -25,14 +25,18 @@ def require_size(steps: int) -> None:
         raise BadInput(f"a dataset of {steps} steps cannot be: give a positive number, or 0 for the dataset's own size")
 
 
+def digest(facts: Mapping[str, Any]) -> str:
+    """A short hash of what a dataset follows from."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def cached(name: str, facts: Mapping[str, Any], make: Callable[[], Recording]) -> Recording:
     """The recording that `make` gives, read from disk if it was made before from the same `facts`.
 
     The folder's name ends in a hash of the facts (recipe, sizes, seed, versions of the simulators), so a changed recipe
     makes a new dataset. Written whole or not at all, so that two processes may ask for it at the same time.
     """
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    path = cache_folder() / f"{name.replace('/', '-')}-{digest}"
+    path = cache_folder() / f"{name.replace('/', '-')}-{digest(facts)}"
     if not path.exists():
         recording = make()
         try:

@@ -1,4 +1,4 @@
-"""Hopper, HalfCheetah and Walker2d: Gymnasium's v5 environments on today's MuJoCo. The data are the user's.
+"""Hopper, HalfCheetah and Walker2d: Gymnasium's v5 environments on today's MuJoCo, with data by SAC or the user's own.
 
 The reference returns are those that D4RL published for its own environments (Fu et al. 2020, appendix; `infos.py` of its
 code). Gymnasium's v5 moves differently, so a score on this scale is comparable between methods here and is not a D4RL score.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from policylab.environments.hosted import Gymnasium
-from policylab.task import Task
+from policylab.tasks.trained import Trained
 
 # name -> id, D4RL's reference returns of a random policy and of its expert.
 _TASKS = {
@@ -21,12 +21,12 @@ _TASKS = {
 
 
 @dataclass(frozen=True)
-class Locomotion(Task):
+class Locomotion(Trained):
     """One robot, 1,000 steps; scores on D4RL's scale from other dynamics."""
 
-    environment_id: str
-    low: float
-    high: float
+    environment_id: str = ""
+    low: float = 0.0
+    high: float = 1.0
 
     def environment(self, instance: int = 0) -> Gymnasium:
         """MuJoCo, hosted."""
@@ -53,4 +53,5 @@ class Locomotion(Task):
 
 def load(name: str, title: str) -> Locomotion:
     """The task of that name."""
-    return Locomotion(name, title, *_TASKS[name])
+    environment_id, low, high = _TASKS[name]
+    return Locomotion(name, title, environment_id=environment_id, low=low, high=high)

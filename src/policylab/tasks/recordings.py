@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 
 from policylab.data.recording import Recording
 from policylab.errors import BadInput
@@ -10,11 +11,19 @@ from policylab.progress import Progress
 from policylab.task import Task
 
 
-def task_recording(task: Task, dataset: str | None, *, steps: int = 0, seed: int = 0, progress: bool = False) -> Recording:
-    """One of a task's datasets, made on first use and cached. Raises `BadInput` for a missing or unknown name."""
+def task_recording(
+    task: Task, dataset: str | None, *, steps: int = 0, seed: int = 0, learning: int = 0, progress: bool = False
+) -> Recording:
+    """One of a task's datasets, made on first use and cached. `learning` bounds the training of the learner that makes it,
+    where one does. Raises `BadInput` for a missing or unknown name."""
     require_dataset(task, dataset)
     title = f"{task.name}/{dataset}"
-    return task.dataset(str(dataset), steps=steps, seed=seed, progress=Making(title) if progress else None)
+    more = {"learning": learning} if learning else {}
+    if learning and "learning" not in inspect.signature(task.dataset).parameters:
+        raise BadInput(
+            f"nothing learns for the datasets of {task.name}, which come from a scripted pilot: leave --learning out"
+        )
+    return task.dataset(str(dataset), steps=steps, seed=seed, progress=Making(title) if progress else None, **more)
 
 
 class Making:
