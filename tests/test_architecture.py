@@ -52,7 +52,6 @@ UPWARD = {
 REUSED = {
     ("offline/riql.py", "offline.iql", "expectile_loss"): "RIQL is IQL with other losses around the same expectile",
     ("offline/qr_dqn.py", "offline.dqn", "huber"): "the quantile Huber loss is built on the Huber loss",
-    ("online/rlpd.py", "online.sac", "draws"): "RLPD is SAC with another target, made of the same draws",
     ("worldmodel/sparse.py", "worldmodel.ensemble", "bootstrap"): "both worlds resample the rows of the data in one way",
 }
 

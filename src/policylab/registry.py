@@ -25,6 +25,8 @@ LEARNERS = {
     "prdc": ("offline.prdc", "PRDC"),
     "a2pr": ("offline.a2pr", "A2PR"),
     "cocoa": ("offline.cocoa", "COCOA"),
+    "doc": ("offline.doc", "DichotomyOfControl"),
+    "return-conditioned": ("offline.return_conditioned", "ReturnConditioned"),
     "rebrac": ("offline.rebrac", "ReBRAC"),
     "dqn": ("offline.dqn", "DQN"),
     "bcq": ("offline.bcq_discrete", "DiscreteBCQ"),
@@ -39,6 +41,7 @@ LEARNERS = {
     "dyna": ("worldmodel.dyna", "Dyna"),
     "mbpo": ("worldmodel.mbpo", "MBPO"),
     "mopo": ("offline.mopo", "MOPO"),
+    "vagram": ("worldmodel.vagram", "VaGraM"),
     "edac": ("offline.edac", "EDAC"),
     "ravl": ("offline.ravl", "RAVL"),
     "a2c": ("online.a2c", "A2C"),
@@ -47,7 +50,12 @@ LEARNERS = {
     "sac": ("online.sac", "SAC"),
     "rlpd": ("online.rlpd", "RLPD"),
     "rlif": ("online.rlif", "RLIF"),
+    "pmoe": ("online.pmoe", "PMoE"),
+    "props": ("online.props", "PROPS"),
     "td3": ("online.td3", "TD3"),
+    "novelty-search": ("evolution.novelty_search", "NoveltySearch"),
+    "map-elites": ("evolution.map_elites", "MapElites"),
+    "serene": ("evolution.serene", "SERENE"),
     "value-iteration": ("theory.value_iteration", "ValueIteration"),
     "q-learning": ("theory.q_learning", "QLearning"),
     "ucbvi": ("theory.ucbvi", "UCBVI"),
@@ -72,6 +80,12 @@ WORLDS = {
     # class of a world's shape: module below policylab.worlds
     "DynamicsEnsemble": "ensemble",
     "SparseDynamics": "sparse",
+}
+
+DESCRIPTORS = {
+    # class of what is kept of a policy's episodes: module below policylab.learners.evolution
+    "LastPlace": "descriptors",
+    "Autoencoded": "descriptors",
 }
 
 
@@ -102,7 +116,9 @@ def _class_in_file(file: str, cls: str) -> type:
 
 
 def form_class(name: str) -> type:
-    """The form class of that name, of a policy or of a world."""
+    """The form class of that name, of a policy, of a world or of a descriptor."""
+    if name in DESCRIPTORS:
+        return getattr(importlib.import_module(f"policylab.learners.evolution.{DESCRIPTORS[name]}"), name)
     if name in WORLDS:
         return getattr(importlib.import_module(f"policylab.worlds.{WORLDS[name]}"), name)
     if name not in FORMS:
@@ -122,7 +138,7 @@ def to_json(value: Any) -> Any:
     """A learner or form as JSON: its name and its fields; tuples become lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        kind = "form" if type(value).__name__ in {**FORMS, **WORLDS} else "learner"
+        kind = "form" if type(value).__name__ in {**FORMS, **WORLDS, **DESCRIPTORS} else "learner"
         return {kind: type(value).__name__ if kind == "form" else name_of(value), "fields": fields}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]

@@ -19,11 +19,14 @@ from policylab.networks.reading import Network, network_for
 from policylab.policies.continuous import box_of, normal_log_density
 from policylab.policy import Form, Policy
 
+EDGE = 1.0 - 1e-6  # a logged action on the bound has no finite pre-image under tanh
+
 
 class MixturePolicy(Policy):
     r"""p(u | s) = sum_k w_k(s) prod_d Normal(u_d; m_kd(s), sigma_kd(s)), a = centre + half_range * u; densities per environment unit.
 
-    With `squash` "mean" the means go through tanh and samples are clipped to the bounds, as in the Gaussian form; "none" has no bound.
+    With `squash` "mean" the means go through tanh and samples are clipped to the bounds, as in the Gaussian form; with "sample" u goes
+    through tanh itself, a = centre + half_range * tanh(u), as in SAC; "none" has no bound.
     """
 
     network: Network
@@ -44,13 +47,33 @@ class MixturePolicy(Policy):
         mean = jnp.tanh(rest[0]) if self.squash == "mean" else rest[0]
         return jax.nn.log_softmax(logits), mean, jnp.clip(rest[1], *self.log_std_range)
 
-    def _log_density(self, observation: PyTree, u: Float[Array, " size"]) -> Float[Array, ""]:
-        weight, mean, log_std = self.distribution(observation)
+    def expert_log_densities(self, observation: PyTree, u: Float[Array, " size"]) -> Float[Array, " expert"]:
+        """The log-density of the action that u gives under each expert alone, per environment unit."""
+        _, mean, log_std = self.distribution(observation)
         each = jnp.sum(jax.vmap(lambda m, s: normal_log_density(u, m, s))(mean, log_std), axis=-1)
-        return jax.scipy.special.logsumexp(weight + each) - jnp.sum(jnp.log(self.scaler.half_range))
+        scale = jnp.log(self.scaler.half_range)
+        if self.squash == "sample":  # log |da/du| of tanh in a form that is exact for large |u|
+            scale = scale + 2.0 * (jnp.log(2.0) - u - jax.nn.softplus(-2.0 * u))
+        return each - jnp.sum(scale)
 
-    def _to_action(self, u: Float[Array, " size"]) -> PyTree:
+    def _log_density(self, observation: PyTree, u: Float[Array, " size"]) -> Float[Array, ""]:
+        weight, _, _ = self.distribution(observation)
+        return jax.scipy.special.logsumexp(weight + self.expert_log_densities(observation, u))
+
+    def to_action(self, u: Float[Array, " size"]) -> PyTree:
+        """The action of u, in environment units."""
+        u = jnp.tanh(u) if self.squash == "sample" else u
         return spaces.unflatten(self.action_space, self.scaler.to_environment(u))
+
+    def proposals(
+        self, observation: PyTree, *, key: PRNGKeyArray
+    ) -> tuple[PyTree, Float[Array, "expert size"], Float[Array, " expert"]]:
+        """An action of every expert (leaves [expert, ...]), reparameterised, the u behind it, and its log-density under that expert."""
+        _, mean, log_std = self.distribution(observation)
+        u = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+        u = jnp.clip(u, -1.0, 1.0) if self.squash == "mean" else u
+        own = jax.vmap(lambda one: self.expert_log_densities(observation, one))(u)
+        return jax.vmap(self.to_action)(u), u, jnp.diagonal(own)
 
     def act(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
         """A sample in environment units."""
@@ -64,13 +87,15 @@ class MixturePolicy(Policy):
         expert = jax.random.categorical(choose, weight)
         u = mean[expert] + jnp.exp(log_std[expert]) * jax.random.normal(draw, mean.shape[1:])
         u = jnp.clip(u, -1.0, 1.0) if self.squash == "mean" else u
-        return self._to_action(u), self._log_density(observation, u), memory
+        return self.to_action(u), self._log_density(observation, u), memory
 
     def log_probs(self, window: Window) -> Float[Array, "time part"]:
         """One part, since the dimensions share their expert; 0 where padded."""
 
         def one(observation: PyTree, action: PyTree) -> Float[Array, "1"]:
-            return self._log_density(observation, self.scaler.to_unit(spaces.flatten(self.action_space, action)))[None]
+            u = self.scaler.to_unit(spaces.flatten(self.action_space, action))
+            u = jnp.arctanh(jnp.clip(u, -EDGE, EDGE)) if self.squash == "sample" else u
+            return self._log_density(observation, u)[None]
 
         return jax.vmap(one)(window.observation, window.action) * window.valid[:, None]
 
@@ -91,7 +116,7 @@ class MixtureMode(Policy):
     def act(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
         """The mean of the expert with the largest weight over standard deviations."""
         weight, mean, log_std = self.mixture.distribution(observation)
-        return self.mixture._to_action(mean[jnp.argmax(weight - jnp.sum(log_std, axis=-1))]), memory
+        return self.mixture.to_action(mean[jnp.argmax(weight - jnp.sum(log_std, axis=-1))]), memory
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,7 @@ class Mixture(Form):
     depth: int = 2
     activation: str = "relu"
     layer_norm: bool = False
-    squash: Literal["none", "mean"] = "mean"
+    squash: Literal["none", "mean", "sample"] = "mean"
     log_std_range: tuple[float, float] = (-5.0, 2.0)
     normalise: bool = True
 

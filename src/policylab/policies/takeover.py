@@ -71,7 +71,8 @@ class Shared(eqx.Module):
 
 
 class TakeOver(Policy):
-    """`learner` acts; where `rule` calls, `expert` acts for `hold` steps, after which the rule is asked again.
+    """`learner` acts; where `rule` calls, `expert` acts for `hold` steps. Then the learner does what it wants for a step at least, before
+    the rule is asked again (as in the authors' script of RLIF): so that whoever is taken over all the time is heard, too.
 
     The memory is a `Shared`. Both are asked at every step, so that the memory of each follows the episode.
     It has no other mode.
@@ -94,7 +95,7 @@ class TakeOver(Policy):
         mine, theirs, coin = jax.random.split(key, 3)
         proposed, learner = self.learner.act(observation, memory.learner, key=mine)
         advice, expert = self.expert.act(observation, memory.expert, key=theirs)
-        called = (memory.left == 0) & self.rule.calls(observation, proposed, advice, key=coin)
+        called = ~memory.intervened & self.rule.calls(observation, proposed, advice, key=coin)
         left = jnp.where(called, self.hold, memory.left)
         intervened = left > 0
         advice = jax.tree.map(lambda new, old: new.astype(old.dtype), advice, self.nothing)

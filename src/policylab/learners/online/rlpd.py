@@ -14,7 +14,7 @@ from policylab.errors import BadInput
 from policylab.experience import Spec, Window
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Sometimes
-from policylab.learners.online.sac import SAC, draws
+from policylab.learners.online.sac import SAC
 from policylab.networks.mlp import Ensemble
 from policylab.scorers.critic import ActionValue
 
@@ -49,7 +49,7 @@ class RLPD(SAC):
     def goal(self, state: Mapping[str, PyTree], batch: Window, *, key: PRNGKeyArray) -> Float[Array, " batch"]:
         """What Q(s, a) is regressed on."""
         draw_key, subset_key = jax.random.split(key)
-        action, log_probability = draws(state["policy"].model, batch.next_observation, key=draw_key)
+        action, log_probability = self.draw(state["policy"].model, batch.next_observation, key=draw_key)
         few = some(state["target"], self.subset, key=subset_key)
         value = jnp.min(jax.vmap(few.values)(batch.next_observation, action), axis=-1)
         if self.entropy_backup:

@@ -80,10 +80,14 @@ class SAC(Learner):
 
     def goal(self, state: Mapping[str, PyTree], batch: Window, *, key: PRNGKeyArray) -> Float[Array, " batch"]:
         """What Q(s, a) is regressed on."""
-        action, log_probability = draws(state["policy"].model, batch.next_observation, key=key)
+        action, log_probability = self.draw(state["policy"].model, batch.next_observation, key=key)
         value = jnp.min(jax.vmap(state["target"].values)(batch.next_observation, action), axis=-1)
         soft = value - jnp.exp(state["log_temperature"].model) * log_probability
         return batch.reward + self.discount**batch.duration * batch.continues * soft
+
+    def draw(self, policy: Policy, observation: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, Float[Array, " batch"]]:
+        """An action per row of a batch, and its log-probability as the target counts it."""
+        return draws(policy, observation, key=key)
 
     def critic_penalty(self, critic: ActionValue, batch: Window) -> Float[Array, ""]:
         """What an extension adds to the loss of the critics; nothing here."""
