@@ -31,7 +31,8 @@ class EnsembleWorld(World):
 
     `step` draws one of the `elites` (the members with the lowest validation loss) and samples its prediction; the uncertainty is
     max_i |sigma_i(s, a)| over all members, the norm over observation and reward in those units (MOPO, Yu et al. 2020, section 4.3).
-    `ends(observation)` says which states are terminal; `starts` are the observations that `reset` draws from.
+    `ends(observation)` says which states are terminal; `starts` are the observations that `reset` draws from. A `deterministic` world
+    has no use for the variances: a step is an elite's mean, and the uncertainty the norm of the members' standard deviation about theirs.
     """
 
     networks: Ensemble
@@ -44,6 +45,7 @@ class EnsembleWorld(World):
     specification: Spec
     elites: int = eqx.field(static=True)
     ends: Callable[[PyTree], Bool[Array, ""]] | None = eqx.field(static=True, default=None)
+    deterministic: bool = eqx.field(static=True, default=False)
 
     @property
     def spec(self) -> Spec:
@@ -96,14 +98,18 @@ class EnsembleWorld(World):
         return observation, observation
 
     def step(self, state: PyTree, action: PyTree, key: PRNGKeyArray) -> tuple[PyTree, Step]:
-        """A sample of one elite's prediction."""
+        """A sample of one elite's prediction, or its mean."""
         member_key, noise_key = jax.random.split(key)
         mean, log_variance = self.predictions(state, action)
         chosen = self._elite_numbers()[jax.random.randint(member_key, (), 0, self.elites)]
-        noise = jnp.exp(0.5 * log_variance[chosen]) * jax.random.normal(noise_key, mean.shape[1:])
-        observation, reward = self._outcome(state, mean[chosen] + noise)
         never = jnp.zeros((), bool)
-        uncertainty = jnp.max(jnp.linalg.norm(jnp.exp(0.5 * log_variance), axis=-1))
+        if self.deterministic:
+            observation, reward = self._outcome(state, mean[chosen])
+            uncertainty = jnp.linalg.norm(jnp.std(mean, axis=0))
+        else:
+            noise = jnp.exp(0.5 * log_variance[chosen]) * jax.random.normal(noise_key, mean.shape[1:])
+            observation, reward = self._outcome(state, mean[chosen] + noise)
+            uncertainty = jnp.max(jnp.linalg.norm(jnp.exp(0.5 * log_variance), axis=-1))
         terminal = self.ends(observation) if self.ends else never
         return observation, Step(observation, reward, terminal, never, info={"uncertainty": uncertainty})
 
@@ -121,6 +127,7 @@ class DynamicsEnsemble:
     width: int = 200
     depth: int = 4
     activation: str = "silu"
+    deterministic: bool = False
 
     def build(
         self, spec: Spec, *, key: PRNGKeyArray, starts: Array | None = None, ends: Callable | None = None
@@ -147,4 +154,5 @@ class DynamicsEnsemble:
             spec,
             self.elites,
             ends,
+            self.deterministic,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -45,13 +46,13 @@ class EDAC(SAC):
 
 def similarity(critic: ActionValue, observation: PyTree, action: PyTree) -> Float[Array, ""]:
     """The sum of cosines between the action gradients of all ordered pairs of critics, over their number less 1; in [-N / (N - 1), N]."""
+    state = critic.normaliser(spaces.flatten(critic.observation_space, observation))
     unit = critic.scaler.to_unit(spaces.flatten(critic.action_space, action))
-
-    def values(unit: Float[Array, " size"]) -> Float[Array, " members"]:
-        return critic.values(observation, spaces.unflatten(critic.action_space, critic.scaler.to_environment(unit)))
-
-    gradient = jax.jacrev(values)(unit)
+    value = lambda member, unit: member(jnp.concatenate([state, unit]))[0]
+    # Each member gets an action of its own: one backward pass then gives every member's gradient with respect to its own.
+    total = lambda units: jnp.sum(eqx.filter_vmap(value)(critic.networks.members, units))
+    count = jax.tree.leaves(critic.networks)[0].shape[0]
+    gradient = jax.grad(total)(jnp.broadcast_to(unit, (count, unit.shape[0])))
     # The root is taken of a number above 0: the norm of a gradient that is 0 has no derivative.
     direction = gradient * jax.lax.rsqrt(jnp.sum(gradient**2, axis=-1, keepdims=True) + 1e-20)
-    members = gradient.shape[0]
-    return (jnp.sum(jnp.sum(direction, axis=0) ** 2) - jnp.sum(direction**2)) / max(members - 1, 1)
+    return (jnp.sum(jnp.sum(direction, axis=0) ** 2) - jnp.sum(direction**2)) / max(count - 1, 1)

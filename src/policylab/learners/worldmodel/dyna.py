@@ -42,8 +42,13 @@ class Dyna(Learner):
     @property
     def needs(self) -> Mapping[str, Request]:
         """Imagined transitions for the agent under its own name for them, and real ones for the `world`."""
-        (wanted,) = self.dynamics.needs.values()
+        (wanted,) = self.fitter.needs.values()
         return {name: self.branched(request) for name, request in self.agent.needs.items()} | {"world": wanted}
+
+    @property
+    def fitter(self) -> Learner:
+        """Who fits the world; extensions may put something around `dynamics`."""
+        return self.dynamics
 
     def branched(self, request: Request) -> Request:
         """What the agent asks for, to be imagined."""
@@ -58,7 +63,7 @@ class Dyna(Learner):
     def init(self, spec: Spec, *, key: PRNGKeyArray, given: Mapping[str, Any] = {}) -> dict[str, PyTree]:
         """Both learners' states."""
         agent_key, world_key = jax.random.split(key)
-        return {"agent": self.agent.init(spec, key=agent_key), "dynamics": self.dynamics.init(spec, key=world_key)}
+        return {"agent": self.agent.init(spec, key=agent_key), "dynamics": self.fitter.init(spec, key=world_key)}
 
     def update(
         self, state: dict[str, PyTree], batch: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray
@@ -69,7 +74,7 @@ class Dyna(Learner):
         alone = clock.step < start
         due = alone | ((clock.step % self.fit_every == 0) if self.fit_every else False)
         real = self.real_batch(state, batch["world"])
-        fit = lambda part: self.dynamics.update(part, real, clock=clock, key=world_key)
+        fit = lambda part: self.fitter.update(part, real, clock=clock, key=world_key)
         dynamics, fitted = where_due(due, fit, state["dynamics"])
         own = {name: part for name, part in batch.items() if name != "world"}
         inner = Clock(clock.step - start, clock.total - start)
@@ -85,4 +90,4 @@ class Dyna(Learner):
 
     def products(self, state: dict[str, PyTree]) -> dict[str, Any]:
         """What the agent offers, and `world`."""
-        return self.dynamics.products(state["dynamics"]) | self.agent.products(state["agent"])
+        return self.fitter.products(state["dynamics"]) | self.agent.products(state["agent"])

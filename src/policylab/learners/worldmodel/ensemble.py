@@ -60,6 +60,12 @@ class EnsembleDynamics(Learner):
         world = self.world.build(spec, key=world_key)
         return {"world": trained(world, self._optimiser()), "sample": jax.random.key_data(sample_key)}
 
+    def losses(
+        self, world: EnsembleWorld, batch: Window
+    ) -> tuple[Float[Array, "batch members"], Float[Array, "batch members"]]:
+        """Of every row and member: what is minimised, and what ranks the members on rows kept out."""
+        return jax.vmap(world.losses)(batch.observation, batch.action, batch.next_observation, batch.reward)
+
     def update(
         self, state: dict[str, PyTree], batch: Window, *, clock: Clock, key: PRNGKeyArray
     ) -> tuple[dict[str, PyTree], dict[str, Array]]:
@@ -72,7 +78,7 @@ class EnsembleDynamics(Learner):
         weight = bootstrap(rows, self.world.members, key=bootstrap_key) * ~held[:, None]
 
         def loss(world: EnsembleWorld) -> tuple[Array, tuple[Array, Array]]:
-            likelihood, square = jax.vmap(world.losses)(batch.observation, batch.action, batch.next_observation, batch.reward)
+            likelihood, square = self.losses(world, batch)
             low, high = world.log_variance_range
             fitted = jnp.sum(weight * likelihood, axis=0) / jnp.maximum(jnp.sum(weight, axis=0), 1.0)
             return jnp.sum(fitted) + 0.01 * jnp.sum(high - low), (jnp.mean(fitted), square)
