@@ -61,6 +61,8 @@ KINDS = {
     "a number of updates that is none": ("train iql --data good.npz --steps many", "'many'"),
     "no seeds": ("train iql --data good.npz --seeds 0", "at least 1"),
     "a negative seed": ("train iql --data good.npz --seed -1", "at least 0"),
+    # films
+    "a film of no kind": ("evaluate random --task cartpole --render film.webm", "end it in .gif or .mp4"),
     # acting
     "acting beside data": ("train sac --online --environment Pendulum-v1 --data good.npz", "--data from data"),
     "acting nowhere": ("train sac --online", "where to act"),

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import policylab as lab
 from policylab import cli, registry
@@ -225,9 +226,7 @@ def test_a_learner_learns_by_acting(capsys):
     assert (found["acting"]["kind"], found["acting"]["environments"], found["acting"]["steps"]) == ("replay", 2, 30 + 2 * 20)
     assert len(found["evaluation"]["return"]["values"]) == 2
     assert lab.load_run("acted").step == 20
-    text = said(
-        f"train a2c {acting} --steps 3 --width 8 --depth 1 --learner-steps 5 --environments 4 --out own", capsys
-    )
+    text = said(f"train a2c {acting} --steps 3 --width 8 --depth 1 --learner-steps 5 --environments 4 --out own", capsys)
     assert "60 steps in Pendulum-v1 per seed" in text
 
 
@@ -262,6 +261,13 @@ def test_evaluate_reports_units_and_repeats_itself(run, capsys):
     assert single["return"]["mean"] == pytest.approx(found["return"]["values"][0], rel=1e-4)
     text = said(command, capsys)
     assert "the mode, 3 episodes of 2 seeds" in text
+
+
+def test_evaluate_writes_a_film(capsys):
+    found = document("evaluate random --task gridworld/rooms --episodes 2 --films 2 --render film.gif", capsys)
+    assert found["film"]["file"] == "film.gif"
+    with Image.open("film.gif") as image:
+        assert 2 < image.n_frames <= found["film"]["pictures"]
 
 
 def test_sampling_differs_from_the_mode(run, capsys):

@@ -1,5 +1,5 @@
-import importlib.util
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from PIL import Image
 
 from policylab.data import lerobot, pictures
 from policylab.errors import BadInput
+from policylab.evaluation.film import save_film
 from tests.data.builders import lerobot_folder
 from tests.data.test_lerobot import add_column
 
@@ -47,9 +48,19 @@ def test_the_nearest_frame_is_shown():
         pictures._nearest(iter([]), np.array([0.0]), Path("x.mp4"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("av") is not None, reason="PyAV is installed")
-def test_a_missing_decoder_is_named(tmp_path):
-    with pytest.raises(BadInput, match=r'decoding videos needs av, which is not installed: pip install "av"'):
+def test_a_video_is_decoded_at_the_times_of_the_steps(tmp_path):
+    recording = with_video(tmp_path)
+    file = Path(recording.origin["files"]["2"][CAMERA]["file"])
+    seen = [np.full((32, 48, 3), 5 * number, np.uint8) for number in range(46)]  # four episodes in one file, 20 frames a second
+    save_film(seen, file, rate=20)
+    shown = pictures.frames(recording, 2, CAMERA)
+    assert shown.shape == (12, 32, 48, 3)
+    np.testing.assert_allclose(shown.mean(axis=(1, 2, 3)), 5 * np.arange(24, 36), atol=2)
+
+
+def test_a_missing_decoder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(BadInput, match=r'decoding videos needs av, which is not installed: pip install "policylab\[video\]"'):
         pictures.frames(with_video(tmp_path), 0, CAMERA)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     from policylab.task import Task
 
 
+_RATE = 10.0  # pictures a second where the environment does not say how many steps a second has
+
+
 def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     """Play whole episodes and report the mean, its interval and the successes."""
     parser = Parser(
         "evaluate",
         "A run plays with every seed's last policy; its interval is over seeds. A single policy's interval is over episodes.",
-        "Example:\n  policylab evaluate runs/iql --task pointmaze/umaze --episodes 100",
+        "Example:\n  policylab evaluate runs/iql --task pointmaze/umaze --episodes 100\n"
+        "  policylab evaluate runs/sac --environment HalfCheetah-v5 --episodes 10 --render film.mp4",
         words="RUN_OR_POLICY",
         seed="numbers the block of episodes: equal numbers meet equal starts, whoever plays (common random numbers)",
     )
@@ -39,6 +44,12 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     )
     parser.add_argument("--episodes", type=whole(), default=100, metavar="N", help="episodes of every seed")
     parser.add_argument("--sample", action="store_true", help="let policies sample their actions (default: take their mode)")
+    parser.add_argument(
+        "--render", metavar="FILE", help="write a film of the first --films episodes of the first seed: FILE.gif or FILE.mp4"
+    )
+    parser.add_argument(
+        "--films", type=whole(), default=1, metavar="N", help="episodes that --render shows, one after the other"
+    )
     parser.add_argument("--level", type=real(0, 1), default=0.95, metavar="P", help="of the intervals")
     parser.add_argument("--learner", metavar="FILE:CLASS", help="your own learner's class, where the run is one of yours")
     options = parser.read(argv)
@@ -48,6 +59,10 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         raise BadInput("a task has its own time limit: give --horizon only with --environment")
     if options.out:
         claim_place(Path(options.out))
+    if options.render:
+        from policylab.evaluation.film import require_kind
+
+        claim_place(require_kind(options.render))
     inputs.require_subject(options.subject)
 
     task = inputs.judge(options)
@@ -61,7 +76,8 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         policies, spec, seeds, name = _subject(place, options.learner)
         spec.require(task.spec, ours=str(place), theirs=task.name)
     trials = _play(policies, task, seeds, options, name)
-    return options, _report(trials, task, seeds, options)
+    result = _report(trials, task, seeds, options)
+    return options, _filmed(result, policies, task, options) if options.render else result
 
 
 def _subject(place: Path, learner: str | None) -> tuple[Any, Spec, tuple[int, ...], str]:
@@ -93,6 +109,23 @@ def _play(policies: Any, task: Task, seeds: tuple[int, ...], options: argparse.N
         key=jax.random.fold_in(jax.random.key(REPORT_KEY), options.seed),
         name=name,
     )
+
+
+def _filmed(result: Result, policies: Any, task: Task, options: argparse.Namespace) -> Result:
+    import jax
+
+    from policylab.evaluation.film import save_film
+    from policylab.evaluation.frames import frames
+
+    policy = policies if options.subject == inputs.RANDOM else jax.tree.map(lambda leaf: leaf[0], policies)
+    policy = policy if options.sample else policy.mode()
+    environment, found = task.environment(), []
+    horizon = options.horizon or task.spec.horizon or 1_000
+    for number in range(options.films):
+        found += frames(policy, environment, seed=options.seed + number, most=horizon, horizon=horizon)
+    save_film(found, options.render, rate=task.spec.control_rate or _RATE)
+    text = f"{result.text}\n  film      {options.render}: {len(found):,} pictures"
+    return replace(result, document={**result.document, "film": {"file": options.render, "pictures": len(found)}}, text=text)
 
 
 def _report(trials: Trials, task: Task, seeds: tuple[int, ...], options: argparse.Namespace) -> Result:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from policylab.errors import BadInput
 
-_EXTRAS = {"h5py": "policylab[data]", "pyarrow": "policylab[data]", "PIL": "policylab[report]", "av": "av"}
+_EXTRAS = {"h5py": "policylab[data]", "pyarrow": "policylab[data]", "PIL": "policylab[report]", "av": "policylab[video]"}
 
 
 def package(name: str, purpose: str = "reading tables") -> ModuleType:

@@ -15,13 +15,15 @@ from policylab.errors import BadInput, Unsupported
 from policylab.policy import Policy
 
 
-def frames(policy: Policy, environment: Environment, *, seed: int = 0, most: int = 100) -> list[np.ndarray]:
+def frames(policy: Policy, environment: Environment, *, seed: int = 0, most: int = 100, horizon: int = 0) -> list[np.ndarray]:
     """About `most` evenly spaced RGB frames [height, width, 3] of one episode from the start that `seed` draws, and its last one.
+    `horizon` cuts the episode after so many steps; 0 leaves it to the environment, or 1,000 where that sets no limit.
 
     Raises `BadInput` where the environment has no pictures or the machine cannot draw them.
     """
+    horizon = horizon or environment.spec.horizon or 1_000
     if not isinstance(environment, Gymnasium):
-        return _of_observations(policy, environment, seed, most)
+        return _of_observations(policy, environment, seed, most, horizon)
     try:
         simulator = environment.host.build(render_mode="rgb_array")
     except TypeError as error:
@@ -29,7 +31,7 @@ def frames(policy: Policy, environment: Environment, *, seed: int = 0, most: int
     act = jax.jit(lambda policy, observation, memory, key: policy.act(observation, memory, key=key))
     key = jax.random.key(seed)
     memory, ended, found, time = policy.initial_memory(key=key), False, [], 0
-    host, stride = environment.host, max(1, (environment.spec.horizon or 1_000) // most)
+    host, stride = environment.host, max(1, horizon // most)
     try:
         raw, _ = simulator.reset(seed=seed)
         found.append(_drawn(simulator))
@@ -41,7 +43,7 @@ def frames(policy: Policy, environment: Environment, *, seed: int = 0, most: int
             raw, _, terminal, truncated, _ = simulator.step(
                 host.read(jax.tree.map(lambda leaf: np.asarray(leaf)[None], action), 0)
             )
-            ended, time = terminal or truncated or time + 1 >= (environment.spec.horizon or 1_000), time + 1
+            ended, time = terminal or truncated or time + 1 >= horizon, time + 1
             if ended or time % stride == 0:
                 found.append(_drawn(simulator))
     finally:
@@ -49,9 +51,8 @@ def frames(policy: Policy, environment: Environment, *, seed: int = 0, most: int
     return found
 
 
-def _of_observations(policy: Policy, environment: Environment, seed: int, most: int) -> list[np.ndarray]:
+def _of_observations(policy: Policy, environment: Environment, seed: int, most: int, horizon: int) -> list[np.ndarray]:
     """Frames that the environment draws from what was observed."""
-    horizon = environment.spec.horizon or 1_000
     play = eqx.filter_jit(lambda policy: unroll(policy, environment, episodes=1, horizon=horizon, key=jax.random.key(seed)))
     episode = jax.device_get(play(policy))
     length, stride = int(episode.lengths[0]), max(1, horizon // most)
