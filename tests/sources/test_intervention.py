@@ -127,8 +127,8 @@ def test_batches_can_hold_the_rows_of_one_of_the_two(keep, sign):
     kept = np.asarray(batch.weight) > 0
     assert np.all(np.asarray(batch.extra["intervened"])[kept] == (keep == "expert"))
     assert np.all(np.asarray(batch.reward)[kept] * sign > 0)  # the reward is what was done
-    np.testing.assert_array_equal(batch.action, batch.extra["expert_action"])  # relabelled, or done by the expert
-    assert np.all(np.asarray(batch.action) < 0)
+    np.testing.assert_array_equal(batch.action[kept], batch.extra["expert_action"][kept])  # relabelled, or done by the expert
+    assert np.all(np.asarray(batch.action)[kept] < 0)
 
 
 def test_the_expert_calls_where_the_proposed_action_is_worth_less():
@@ -149,10 +149,31 @@ def test_the_expert_calls_where_the_proposed_action_is_worth_less():
     assert abs(rate(judge, 0.6) - 0.9) < 0.02  # 0.6 worse than the one who judges
 
 
+@pytest.mark.parametrize("watching", [True, False])
+def test_the_expert_sees_what_was_done_or_what_is_about_to_be(watching):
+    class Late(Scorer):
+        def scores(self, observation, action):
+            return jnp.where(observation == 3.0, action, 0.0)  # only the third step counts: 1 of the learner, 2 of the expert
+
+    rule = ByValue(Late(), margin=0.5, chance=1.0, otherwise=0.0)
+    shared = TakeOver(Says(jnp.asarray(1.0)), Says(jnp.asarray(2.0)), rule, (jnp.zeros(1), jnp.zeros(1)), 2, watching)
+    memory, act, done = (
+        shared.initial_memory(key=jax.random.key(0)),
+        jax.jit(lambda o, m: shared.act(o, m, key=jax.random.key(0))),
+        [],
+    )
+    for time in range(8):
+        action, memory = act(jnp.full(1, float(time)), memory)
+        assert bool(memory.intervened) == (float(action[0]) > 1.5)
+        done.append(bool(memory.intervened))
+    first = 4 if watching else 3
+    assert done == [first <= time < first + 2 for time in range(8)]
+
+
 def test_an_intervention_and_its_policy_conform():
     report = lab.check(source())
     assert report.passed, str(report)
-    shared = TakeOver(LEARNER, EXPERT, ByChance(0.5), jnp.zeros(1), 2)
+    shared = TakeOver(LEARNER, EXPERT, ByChance(0.5), (jnp.zeros(1), jnp.zeros(1)), 2)
     report = lab.check(shared, spec=SPEC)
     assert report.passed, str(report)
 

@@ -28,6 +28,7 @@ _FIELDS = ("intervened", "before_takeover", "expert_action")
 
 class Intervention(Replay):
     """A replay of episodes that the learner's explorer and `expert` share: where `rule` calls, the expert acts for `hold` steps.
+    The rule judges what the learner did last (`watching`), or else what it is about to do, which is then not done.
 
     `keep` says whose rows batches hold: "all", the learner's "own", or the "expert"'s; of 16 rows drawn for each place of the batch
     the first that will do is taken, and where none does the weight is 0. With `relabel` the actions of a batch are the expert's also
@@ -43,6 +44,7 @@ class Intervention(Replay):
     expert: Policy = eqx.field(kw_only=True)
     rule: Rule = eqx.field(kw_only=True)
     hold: int = eqx.field(static=True, default=4)
+    watching: bool = eqx.field(static=True, default=True)
     keep: str = eqx.field(static=True, default="all")
     relabel: bool = eqx.field(static=True, default=False)
 
@@ -57,7 +59,7 @@ class Intervention(Replay):
     def fingerprint(self) -> str:
         """Of the environment, the expert, the rule and the settings."""
         who = (type(self.expert).__name__, type(self.rule).__name__)
-        words = repr((Replay.fingerprint(self), *who, self.hold, self.keep, self.relabel))
+        words = repr((Replay.fingerprint(self), *who, self.hold, self.watching, self.keep, self.relabel))
         return fingerprint(np.frombuffer(words.encode(), np.uint8))
 
     def serve(self, needs: Mapping[str, Request]) -> Intervention:
@@ -76,8 +78,8 @@ class Intervention(Replay):
         return replace(self, needs=tuple(needs.items()))
 
     def _sharing(self, products: Mapping[str, Any]) -> dict[str, Policy]:
-        nothing = jax.tree.map(jnp.asarray, spaces.zeros(self.spec.action))
-        return {"explorer": TakeOver(explorer_of(products), self.expert, self.rule, nothing, self.hold)}
+        blank = jax.tree.map(jnp.asarray, (spaces.zeros(self.spec.observation), spaces.zeros(self.spec.action)))
+        return {"explorer": TakeOver(explorer_of(products), self.expert, self.rule, blank, self.hold, self.watching)}
 
     def init(self, products: Mapping[str, Any], *, key: PRNGKeyArray) -> Stored:
         """The ring after the shared warmup."""
