@@ -53,6 +53,12 @@ REUSED = {
     ("offline/riql.py", "offline.iql", "expectile_loss"): "RIQL is IQL with other losses around the same expectile",
     ("offline/qr_dqn.py", "offline.dqn", "huber"): "the quantile Huber loss is built on the Huber loss",
     ("worldmodel/sparse.py", "worldmodel.ensemble", "bootstrap"): "both worlds resample the rows of the data in one way",
+    (
+        "worldmodel/sindy_rl.py",
+        "worldmodel.ensemble",
+        "bootstrap",
+    ): "policies are distilled from bootstrap samples as worlds are fitted",
+    ("worldmodel/sindy_rl.py", "worldmodel.sparse", "ridge"): "policies are distilled by the regression that fits the world",
 }
 
 RUNS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "runpy", "code"}

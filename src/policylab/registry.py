@@ -42,6 +42,8 @@ LEARNERS = {
     "mbpo": ("worldmodel.mbpo", "MBPO"),
     "mopo": ("offline.mopo", "MOPO"),
     "vagram": ("worldmodel.vagram", "VaGraM"),
+    "sindy-anew": ("worldmodel.sindy_rl", "SINDyAnew"),
+    "sindy-rl": ("worldmodel.sindy_rl", "SINDyRL"),
     "edac": ("offline.edac", "EDAC"),
     "ravl": ("offline.ravl", "RAVL"),
     "a2c": ("online.a2c", "A2C"),
