@@ -12,10 +12,11 @@ from jaxtyping import Array, PRNGKeyArray
 from policylab import spaces
 from policylab.experience import Spec, Window
 from policylab.hyperparameters import setting, settings
-from policylab.learner import Clock, Learner, Request, Steps
+from policylab.learner import Clock, Learner, Request, Steps, Windows
 from policylab.networks.optimisation import Trained, descend, trained
 from policylab.policies.categorical import Categorical
 from policylab.policies.deterministic import Deterministic
+from policylab.policies.windowed import Windowed
 from policylab.policy import Form, imitation_loss
 
 
@@ -24,19 +25,22 @@ class BC(Learner):
     r"""Behaviour cloning: min E[ imitation_loss(s, a) ], the form's own loss: squared error, minus log-likelihood, denoising ...
 
     `policy=None` takes a deterministic tanh perceptron for continuous actions and a categorical one for discrete actions.
-    Steps whose weight is 0 do not count. Defaults: 2 x 256 units and Adam at 3e-4, as the cloning baselines of the offline
+    A form that is fitted to several steps at once (`Sequence`, `Chunk`) is given windows of as many. Steps whose weight is 0 do not
+    count. Defaults: 2 x 256 units and Adam at 3e-4, as the cloning baselines of the offline
     literature (Fujimoto and Gu 2021; Tarasov et al. 2022).
     """
 
     learning_rate: float = setting(3e-4, "of Adam", above=0.0)
-    batch_size: int = setting(256, "steps per update", low=1)
+    batch_size: int = setting(256, "steps or windows per update", low=1)
     policy: Form | None = setting(None, "the form of the policy; None chooses by the action space")
 
     title: ClassVar[str] = "Behaviour cloning"
 
     @property
     def needs(self) -> Mapping[str, Request]:
-        """Steps."""
+        """Steps, or windows where the form reads several."""
+        if isinstance(self.policy, Windowed):
+            return {"windows": Windows(self.batch_size, past=self.policy.past, future=self.policy.future)}
         return {"steps": Steps(self.batch_size)}
 
     def _form(self, spec: Spec) -> Form:
