@@ -30,9 +30,9 @@ class PMoE(SAC):
 
     Densities are those of the expert that acts, not of the mixture, as in a co-author's code (the paper's release is not public), so the
     mixture's own entropy is higher than what is asked for. `gate` replaces this by what else is done with mixtures, with
-    the mixture's own density throughout: "gumbel", a relaxed choice y = softmax((log w + Gumbel noise) / `relaxation`), u = sum_k y_k u_k
-    (Jang et al. 2017); or "score", the score-function gradient of the gate, E[ grad log w_k (alpha log pi - Q) ] with the batch mean
-    as baseline.
+    the mixture's own density throughout: "gumbel", an expert drawn by Gumbel noise whose gradient is that of
+    y = softmax((log w + noise) / `relaxation`), u = sum_k y_k u_k (straight-through Gumbel-softmax, Jang et al. 2017); or "score", the
+    score-function gradient of the gate, E[ grad log w_k (alpha log pi - Q) ] with the batch mean as baseline.
     """
 
     gate: Literal["frequency", "gumbel", "score"] = setting("frequency", "how the gate learns: frequency, gumbel or score")
@@ -95,7 +95,10 @@ class PMoE(SAC):
     def _gumbel(self, seen: _Seen, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         noise, act = jax.random.split(key)
         _, u, _ = seen.policy.proposals(seen.observation, key=act)
-        choice = jax.nn.softmax((seen.log_weight + jax.random.gumbel(noise, seen.log_weight.shape)) / self.relaxation)
+        logits = seen.log_weight + jax.random.gumbel(noise, seen.log_weight.shape)
+        soft = jax.nn.softmax(logits / self.relaxation)
+        # Straight through: the relaxed u is no draw of the mixture, and its entropy could be made as large as one likes.
+        choice = jax.nn.one_hot(jnp.argmax(logits), soft.shape[0]) + soft - jax.lax.stop_gradient(soft)
         cost, log_probability = seen.cost(choice @ u)
         return cost, jnp.zeros(()), log_probability
 

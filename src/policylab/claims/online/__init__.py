@@ -1,0 +1,1 @@
+"""Claims about learners that act."""
