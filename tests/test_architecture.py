@@ -51,6 +51,7 @@ UPWARD = {
 # (file, learner's file, name): whole learners may be extended or nested; these reuse one function of another learner by name.
 REUSED = {
     ("offline/riql.py", "offline.iql", "expectile_loss"): "RIQL is IQL with other losses around the same expectile",
+    ("representation/hilp.py", "offline.iql", "expectile_loss"): "skills are learned by IQL around the same expectile",
     ("offline/qr_dqn.py", "offline.dqn", "huber"): "the quantile Huber loss is built on the Huber loss",
     ("worldmodel/sparse.py", "worldmodel.ensemble", "bootstrap"): "both worlds resample the rows of the data in one way",
     (

@@ -72,7 +72,7 @@ def test_wanderers_take_all_ways_and_touch_no_wall(plane):
     stops = jnp.array([[-1.0, 0.5], [1.0, 0.5]])
     around = [[-1.0, -0.5], [1.0, -0.5]]
     points = jnp.array([[[*around, [1.0, 0.5]]], [[*around[::-1], [-1.0, 0.5]]]])
-    pilot = Wanderer(stops, jnp.array([[1], [0]]), points, jnp.asarray(0.1), jnp.asarray(0.2))
+    pilot = Wanderer(stops, jnp.array([[1], [0]]), points, *jnp.array([0.1, 0.2, 0.2]))
     free = Walled.of(ROWS, starts="r", goals="g", radius=0.0)
     log = played(pilot, free, episodes=3, length=80, seed=0)
     assert log.steps == 240

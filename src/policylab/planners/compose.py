@@ -60,9 +60,11 @@ class Composed(Policy):
                 raise BadInput(f"{type(policy).__name__} denoises no actions: compose policies of the forms Diffusion and Flow")
         first = policies[0]
         for other in policies[1:]:
-            same = first.action_space == other.action_space and all(
-                np.allclose(a, b) for a, b in zip(jax.tree.leaves(first.scaler), jax.tree.leaves(other.scaler), strict=True)
-            )
+            scales = [*zip(jax.tree.leaves(first.scaler), jax.tree.leaves(other.scaler), strict=True)]
+            known = not any(
+                isinstance(leaf, jax.core.Tracer) for pair in scales for leaf in pair
+            )  # inside a program they are not
+            same = first.action_space == other.action_space and (not known or all(np.allclose(a, b) for a, b in scales))
             if not same:
                 raise BadInput(
                     "the policies to compose differ in the space or scale of their actions: train them for one of both"

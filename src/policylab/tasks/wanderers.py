@@ -20,7 +20,8 @@ class Wanderer(Policy):
 
     `stops` are places, way k from stop i is `ways[i, k]`: the number of the next stop, and `points[i, k]` the places to fly over on
     the way, the last of them the stop itself. `noise` is the standard deviation of the disturbance of its actions, `near` how close
-    (in metres) it comes to a point before it turns to the next. It starts from the stop nearest to where it is.
+    (in metres) it comes to a point before it turns to the next,
+    `reach` how many metres a full step is long. It starts from the stop nearest to where it is.
     """
 
     stops: Float[Array, "stop 2"]
@@ -28,13 +29,14 @@ class Wanderer(Policy):
     points: Float[Array, "stop way point 2"]
     noise: Array
     near: Array
+    reach: Array
 
     def initial_memory(self, *, key: PRNGKeyArray) -> dict[str, Array]:
         """The stop that it left (-1: none yet), the way it took and the point it flies to."""
         return {"stop": jnp.asarray(-1), "way": jnp.asarray(0), "point": jnp.asarray(0)}
 
     def act(self, observation: PyTree, memory: dict[str, Array], *, key: PRNGKeyArray) -> tuple[Float[Array, "2"], dict]:
-        """A velocity of full speed towards the next point, in shares of the largest one."""
+        """A full step towards the next point, a shorter one where that is nearer, in shares of a full step."""
         place = observation["observation"]
         draw, disturb = jax.random.split(key)
         last = self.points.shape[2] - 1
@@ -48,7 +50,7 @@ class Wanderer(Policy):
         way = jnp.where(renew, jax.random.randint(draw, (), 0, self.ways.shape[1]), memory["way"])
         point = jnp.where(renew, 0, jnp.minimum(memory["point"] + arrived, last))
         heading = self.points[stop, way, point] - place
-        action = heading / jnp.maximum(jnp.linalg.norm(heading), 0.2) + self.noise * jax.random.normal(disturb, (2,))
+        action = heading / jnp.maximum(jnp.linalg.norm(heading), self.reach) + self.noise * jax.random.normal(disturb, (2,))
         return jnp.clip(action, -1.0, 1.0), {"stop": stop, "way": way, "point": point}
 
 
