@@ -14,7 +14,7 @@ from policylab.examples import example_recording, example_spec
 from policylab.hyperparameters import describe
 from tests.small import continuous_dataset
 
-_NESTING = ("cocoa", "ensemble", "dyna", "mbpo", "mopo", "ravl", "vagram", "sindy_rl")  # learners with others inside, which have to be small, too
+_NESTING = ("cocoa", "ensemble", "dyna", "mbpo", "mopo", "ravl", "vagram", "sindy_rl", "decision_transformer")  # learners with others inside, which have to be small, too
 
 
 def _tiny(cls):
@@ -30,6 +30,10 @@ def _tiny(cls):
         "components": 2,
         "steps": 8,
         "epochs": 2,
+        "population": 12,
+        "capacity": 64,
+        "rewards": 64,
+        "cells": 4,
     }
     nested = {
         row["name"]: _tiny(type(row["default"]))
