@@ -15,19 +15,25 @@ from policylab.scorer import Scorer
 
 
 class ChoiceValue(Scorer):
-    """Q(s, .) of all choices at once; with `quantiles` > 1 that many equally likely returns of each choice, whose mean is Q."""
+    """Q(s, .) of all choices at once; with `quantiles` > 1 that many equally likely returns of each choice, whose mean is Q.
+
+    With `dueling`, Q(s, a) = V(s) + A(s, a) - mean over choices of A(s, .) (Wang et al. 2016, arXiv 1511.06581, equation 9); value and
+    advantages are outputs of one perceptron here, whose last hidden layer they share.
+    """
 
     network: Network
     normaliser: Normaliser
     observation_space: spaces.Space = eqx.field(static=True)
     choices: int = eqx.field(static=True)
     count: int = eqx.field(static=True)
+    dueling: bool = eqx.field(static=True)
 
     def __init__(
         self,
         spec: Spec,
         *,
         quantiles: int = 1,
+        dueling: bool = False,
         width: int = 256,
         depth: int = 2,
         activation: str = "relu",
@@ -35,12 +41,12 @@ class ChoiceValue(Scorer):
         normalise: bool = True,
         key: PRNGKeyArray,
     ):
-        self.choices, self.count = discrete_of(spec, "ChoiceValue").n, quantiles
+        self.choices, self.count, self.dueling = discrete_of(spec, "ChoiceValue").n, quantiles, dueling
         self.observation_space = spec.observation
         self.normaliser = observation_normaliser(spec, enabled=normalise)
         self.network = network_for(
             spec.observation,
-            self.choices * quantiles,
+            (self.choices + dueling) * quantiles,
             width=width,
             depth=depth,
             activation=activation,
@@ -51,7 +57,11 @@ class ChoiceValue(Scorer):
     def quantiles(self, observation: PyTree) -> Float[Array, "choice quantile"]:
         """The returns at probabilities (i + 1/2) / quantiles."""
         flat = self.network(self.normaliser(spaces.flatten(self.observation_space, observation)))
-        return flat.reshape(self.choices, self.count)
+        table = flat.reshape(-1, self.count)
+        if not self.dueling:
+            return table
+        advantage = table[1:]
+        return table[0] + advantage - jnp.mean(advantage, axis=0)
 
     def values(self, observation: PyTree) -> Float[Array, " choice"]:
         """Q(s, .) for one sample."""

@@ -16,6 +16,7 @@ from policylab.learners.offline.cql_discrete import DiscreteCQL
 from policylab.learners.offline.dqn import DQN, huber
 from policylab.learners.offline.policy_optimisation import doubly_robust_values
 from policylab.learners.offline.qr_dqn import quantile_huber_loss
+from policylab.scorers.choice import ChoiceValue
 from tests.small import discrete_recording
 
 CLOCK = Clock(jnp.asarray(1), jnp.asarray(10))
@@ -70,6 +71,29 @@ def test_the_target_is_copied_at_the_end_of_a_period(dataset):
     kept, copied = (update(state, batch, Clock(jnp.asarray(step), jnp.asarray(10)))[0] for step in (3, 4))
     assert same(kept["target"], state["target"])
     assert same(copied["target"], copied["critic"].model)
+
+
+@pytest.mark.parametrize("quantiles", [1, 4])
+def test_dueling_adds_advantages_without_their_mean_to_a_value(dataset, quantiles):
+    critic = ChoiceValue(dataset.spec, dueling=True, quantiles=quantiles, width=8, depth=1, key=jax.random.key(0))
+    seen = jnp.arange(4.0)
+    raw = np.asarray(critic.network(critic.normaliser(seen))).reshape(4, quantiles)  # a value, then three advantages
+    expected = raw[0] + raw[1:] - raw[1:].mean(axis=0)
+    np.testing.assert_allclose(critic.quantiles(seen), expected, rtol=1e-5)
+    np.testing.assert_allclose(critic.values(seen), expected.mean(axis=1), rtol=1e-5)
+    critic = DQN(**SMALL, dueling=True).init(dataset.spec, key=jax.random.key(0))["target"]
+    assert critic.dueling
+
+
+def test_random_choices_become_rarer_and_stay_rare(dataset):
+    learner = DQN(**SMALL, epsilon=0.1, exploring=0.5)
+    state, batch, update, seen = states(learner, dataset), batch_of(learner, dataset), compiled(learner), []
+    for step in range(10):
+        seen.append(float(learner.products(state)["explorer"].epsilon))
+        state, _ = update(state, batch, Clock(jnp.asarray(step), jnp.asarray(10)))
+    np.testing.assert_allclose(seen, [1.0, 0.82, 0.64, 0.46, 0.28, 0.1, 0.1, 0.1, 0.1, 0.1], rtol=1e-5)
+    again, _ = update(state, batch, Clock(jnp.asarray(0), jnp.asarray(10)))
+    assert float(again["epsilon"]) == pytest.approx(0.1), "a run that goes on elsewhere does not begin anew"
 
 
 def test_the_conservative_term_by_hand(dataset):

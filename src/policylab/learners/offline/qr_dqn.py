@@ -13,7 +13,7 @@ from policylab.experience import Spec, Window
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock
 from policylab.learners.offline.dqn import DQN, huber
-from policylab.networks.optimisation import descend, trained
+from policylab.networks.optimisation import descend
 from policylab.scorers.choice import ChoiceValue
 
 
@@ -43,10 +43,10 @@ class QRDQN(DQN):
 
     title: ClassVar[str] = "Quantile-regression DQN"
 
-    def init(self, spec: Spec, *, key: PRNGKeyArray, given: Any = {}) -> dict[str, PyTree]:
-        """A fresh critic; the target equals it."""
-        critic = ChoiceValue(spec, quantiles=self.quantiles, width=self.width, depth=self.depth, key=key)
-        return {"critic": trained(critic, optax.adam(self.learning_rate)), "target": critic}
+    def fresh_critic(self, spec: Spec, key: PRNGKeyArray) -> ChoiceValue:
+        """A critic that knows nothing."""
+        shape: dict[str, Any] = {"width": self.width, "depth": self.depth}
+        return ChoiceValue(spec, quantiles=self.quantiles, dueling=self.dueling, **shape, key=key)
 
     def update(
         self, state: dict[str, PyTree], batch: Window, *, clock: Clock, key: PRNGKeyArray
@@ -64,4 +64,5 @@ class QRDQN(DQN):
         critic, error, q = descend(state["critic"], loss, optax.adam(self.learning_rate))
         due = (clock.step + 1) % self.target_period == 0
         target = jax.lax.cond(due, lambda: critic.model, lambda: state["target"])
-        return {"critic": critic, "target": target}, {"critic_loss": error, "q": q}
+        state = {"critic": critic, "target": target, "epsilon": self.explored(state, clock)}
+        return state, {"critic_loss": error, "q": q}
