@@ -18,6 +18,7 @@ from policylab.experience import Spec
 from policylab.hyperparameters import check as check_settings
 from policylab.hyperparameters import traced
 from policylab.learner import Clock, Each, Learner, Request, Steps, WholeEpisodes, Windows
+from policylab.policies.population import Population
 from policylab.runs import Run, load_product
 from policylab.sources.dataset import Dataset
 from policylab.world import Branched
@@ -51,6 +52,9 @@ def learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
     def start() -> None:
         made["state"] = init(traced(learner), key)
         made["batch"] = source.next(None, {}, clock=clock, key=key)[1]
+        explorer = traced(learner).products(made["state"]).get("explorer")
+        if isinstance(explorer, Population):  # every member is tried
+            made["batch"] = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (explorer.size, *leaf.shape)), made["batch"])
         arrays_only(made["state"], "the state")
         same(made["state"], init(traced(learner), key), "init gives another state for the same key: draw only from `key`")
 

@@ -15,6 +15,7 @@ from policylab.environment import Environment, unroll
 from policylab.errors import BadInput
 from policylab.experience import Spec, Window
 from policylab.learner import Clock, Request, WholeEpisodes, Windows
+from policylab.policies.population import Population
 from policylab.policy import Policy
 from policylab.source import Source
 from policylab.sources.acting import Actors, begin, explorer_of, identity, move, require_one_player
@@ -27,7 +28,8 @@ class Rollout(Source):
     batch left it: leaves [environment, time], the policy's memory at the start in `memory`. Where an episode ends inside, the next
     begins: `terminal` (the process ended) and `truncated` (its time was up) say so, and `next_observation` is what the step led
     to, never the reset that followed, so that values are bootstrapped right. For `WholeEpisodes(count)` every batch holds `count`
-    new episodes from their start to their end, padded to `steps` (`valid` is False there).
+    new episodes from their start to their end, padded to `steps` (`valid` is False there). Where the explorer is a `Population`, every
+    member plays them, all from the same starts, and leaves are [member, episode, time].
 
     `steps` and `environments` replace what the learner asks for; 0 leaves it so, and takes the environment's horizon for whole
     episodes. Fields: `log_prob` (windows), `return_to_go` (whole episodes, undiscounted).
@@ -110,7 +112,8 @@ class Rollout(Source):
         """The next windows [environment, time]."""
         policy, (environments, steps), request = explorer_of(products), self._shape, self.needs[0][1]
         if isinstance(request, WholeEpisodes):
-            return state, self._episodes(policy, environments, steps, request, key)
+            played = lambda one: self._episodes(one, environments, steps, request, key)
+            return state, jax.vmap(played)(policy.members) if isinstance(policy, Population) else played(policy)
 
         def forward(actors: Actors, key: PRNGKeyArray) -> tuple[Actors, Window]:
             return move(self.environment, policy, actors, key=key, log_prob="log_prob" in request.fields)
