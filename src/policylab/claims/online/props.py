@@ -145,8 +145,8 @@ CLAIM = Claim(
     budget="equal environment steps (1 024 samples; 1 920 steps of learning), networks (32 units), epochs of PPO and minibatches",
     scale="analogue",
     deviation="The paper's grid with tabular softmax policies for the error and a small network for learning, batches of 32 steps instead of 256"
-    " (with 256 all arms find the better goal), PPO without its early stop, phi's update ends at a mean KL of 0.1 (when only sampling: 0.3) instead of"
-    " 0.03; the units of learning are means of fifty runs.",
+    " (with 256 all arms find the better goal), PPO without its early stop, phi's update ends at a mean KL of 0.1 (when only sampling: 0.3) instead"
+    " of 0.03; the units of learning are means of fifty runs.",
     minutes=10,
     unit="policy whose sampling error is measured, with fifty training runs",
     tuning=TUNING,
