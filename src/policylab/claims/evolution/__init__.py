@@ -1,0 +1,1 @@
+"""Claims about systems that vary and select populations."""
