@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from policylab.commands import acting, choosing, inputs
+from policylab.commands import acting, choosing, imagining, inputs
 from policylab.commands.arguments import Parser, whole
 from policylab.commands.output import Result, claim_place
 from policylab.errors import BadInput
@@ -25,6 +25,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     place = Path(options.out or f"runs/{label}-{called.replace('/', '-')}")
     claim_place(place, folder=True, resume=options.resume, hint="go on with the run in it by --resume")
     material = _acted(options, learner) if options.online else _logged(options)
+    material = replace(material, source=imagining.around(learner, material.source))
     task = inputs.judge(options) if options.episodes else None
 
     from policylab.training import check_fit, train

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import policylab as lab
+from policylab.commands.imagining import around
 from policylab.environment import unroll
 from policylab.environments.pointmass import PointMass
 from policylab.environments.time_limit import TimeLimit
@@ -126,3 +127,12 @@ def test_work_that_is_not_due_changes_nothing_and_counts_nowhere():
         assert bool(metrics["error"].present) == bool(metrics["rows"].present) == due
         assert float(metrics["rows"].value) == (2.0 if due else 0.0)
     assert Clock(jnp.asarray(1), jnp.asarray(2)).progress == 0.5
+
+
+def test_the_command_line_puts_the_right_source_around_the_real_one():
+    data, room = continuous_dataset(), lab.Replay(_ROOM, capacity=100, warmup=50)
+    assert around(lab.IQL(), data) is data
+    assert around(EnsembleDynamics(), data) is data
+    assert isinstance(around(lab.MOPO(), data), lab.Imagined)
+    assert isinstance(around(lab.MBPO(), room), lab.Imagined)
+    assert isinstance(around(lab.SINDyRL(), room), lab.Dreamed)

@@ -49,7 +49,7 @@ def test_a_polynomial_is_recovered_from_a_policy_that_is_one() -> None:
     wanted = np.zeros((6, 2), np.float32)
     wanted[1, 0], wanted[4, 1] = -0.5, 0.25  # a = (-x / 2, x y / 4)
     teacher = eqx.tree_at(lambda p: p.weights.values, teacher, jnp.asarray(wanted))
-    seen = jax.random.uniform(jax.random.key(0), (4, 100, 2), minval=-1.0, maxval=1.0)
+    seen = jax.random.uniform(jax.random.key(0), (400, 2), minval=-1.0, maxval=1.0)
     blank = PolynomialPolicy.blank(spec, 3)
     found, metrics = jax.jit(lambda o: SINDyRL().distil(blank, teacher, o, key=jax.random.key(1)))(seen)
     assert found.equations(("x", "y"), digits=2) == ["action 0 = -0.5 x", "action 1 = +0.25 x y"]

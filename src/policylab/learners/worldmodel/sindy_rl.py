@@ -57,7 +57,7 @@ class SINDyRL(Dyna):
        thresholded least squares on bootstrap samples (coefficient-wise medians of `dynamics.world.members`);
     2. PPO learns from episodes in that world that begin at real observations;
     3. at the same updates the mean action of PPO's policy is regressed in the same way on Theta(s) at the observations that it meets in the
-       world: the product `distilled`, polynomials of `degree` clipped to the bounds.
+       world and at the real ones: the product `distilled`, polynomials of `degree` clipped to the bounds.
 
     Use it on `Dreamed(Replay(environment, collect=..., updates=10, warmup=...))`: so many real steps every ten updates of PPO, after a
     warmup of random ones. The authors distil once, after training; here the last fit is that.
@@ -95,19 +95,21 @@ class SINDyRL(Dyna):
         (seen,) = (part for name, part in batch.items() if name != "world")
         policy = self.products({**inner, "distilled": distilled})["policy"]
         due = (clock.step % self.fit_every == 0) | (clock.step == clock.total - 1)
-        regress = lambda blank: self.distil(blank, policy, seen.observation, key=jax.random.fold_in(key, 1))
+        rows = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])
+        # Real steps show where episodes begin; most of what PPO meets in the end is where it wants to be.
+        met = jax.tree.map(lambda a, b: jnp.concatenate([rows(a), b]), seen.observation, batch["world"].observation)
+        regress = lambda blank: self.distil(blank, policy, met, key=jax.random.fold_in(key, 1))
         distilled, found = where_due(due, regress, distilled)
         return {**inner, "distilled": distilled}, {**metrics, **found}
 
     def distil(
         self, blank: PolynomialPolicy, policy: Policy, observation: PyTree, *, key: PRNGKeyArray
     ) -> tuple[PolynomialPolicy, dict[str, Array]]:
-        """Polynomials of the mean action at these observations, leaves [environment, time, ...]; the median over 20 bootstrap samples."""
-        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), observation)
-        theta, mode = jax.vmap(blank.terms)(flat), policy.mode()
+        """Polynomials of the mean action at these observations, leaves [row, ...]; the median over 20 bootstrap samples."""
+        theta, mode = jax.vmap(blank.terms)(observation), policy.mode()
         space = blank.specification.action
         act = lambda o: spaces.flatten(space, mode.act(o, None, key=key)[0])
-        target = jax.vmap(act)(flat)
+        target = jax.vmap(act)(observation)
         rows = theta.shape[0]
         weight = bootstrap(jnp.arange(rows), 20, key=key)
 
