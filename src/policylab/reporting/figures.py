@@ -15,7 +15,8 @@ from policylab.errors import BadInput
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6FDF", "#7A7A7A")
 
 
-def _plot() -> Any:
+def plotting() -> Any:
+    """Matplotlib, set up for reports. Raises `BadInput` where it is missing."""
     try:
         import matplotlib
     except ImportError:
@@ -30,10 +31,11 @@ def _plot() -> Any:
     return plt
 
 
-def _png(figure: Any) -> bytes:
+def as_png(figure: Any) -> bytes:
+    """The figure as a PNG, closed afterwards."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": "policylab"})
-    _plot().close(figure)
+    plotting().close(figure)
     return buffer.getvalue()
 
 
@@ -48,7 +50,7 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> Non
 
 def learning_curves(curves: Mapping[str, Mapping[str, Any]], unit: str) -> bytes:
     """Mean over seeds with a 95% Student t band; `curves[method]` has `steps` [point] and `values` [point, seed]."""
-    plt = _plot()
+    plt = plotting()
     figure, axes = plt.subplots()
     ends = []
     for (name, curve), colour in zip(curves.items(), _cycle(len(curves)), strict=True):
@@ -65,12 +67,12 @@ def learning_curves(curves: Mapping[str, Mapping[str, Any]], unit: str) -> bytes
     _label_ends(axes, ends)
     axes.set_xlabel("updates")
     axes.set_ylabel(unit)
-    return _png(figure)
+    return as_png(figure)
 
 
 def performance_profile(scores: Mapping[str, np.ndarray], unit: str) -> bytes:
     """For every threshold the share of episodes whose score is above it."""
-    plt = _plot()
+    plt = plotting()
     figure, axes = plt.subplots()
     everything = np.concatenate([np.ravel(s) for s in scores.values()])
     low, high = float(everything.min()), float(everything.max())
@@ -86,7 +88,7 @@ def performance_profile(scores: Mapping[str, np.ndarray], unit: str) -> bytes:
     _label_ends(axes, ends)
     axes.set_xlabel(unit)
     axes.set_ylabel("share of episodes above")
-    return _png(figure)
+    return as_png(figure)
 
 
 def animation(frames: Sequence[np.ndarray], *, milliseconds: int = 60, most: int = 50, width: int = 360) -> bytes:
