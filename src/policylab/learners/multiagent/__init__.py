@@ -1,0 +1,1 @@
+"""Learning among other agents."""

@@ -1,0 +1,73 @@
+"""A policy that sees an embedding of its own history beside the observation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from policylab import spaces
+from policylab.experience import Window
+from policylab.networks.histories import HistoryEncoder
+from policylab.policy import Policy
+
+
+def embedded(space: spaces.Space, size: int) -> spaces.Composite:
+    """What the policy inside sees: {"observation": ..., "embedding": [size]}."""
+    return spaces.Composite((("observation", space), ("embedding", spaces.Box((size,)))))
+
+
+def now_and_length(space: spaces.Space) -> tuple[spaces.Space, int]:
+    """What one step of the history is, and how many steps it holds: those of `Remembered`, else the observation itself and 1."""
+    parts = dict(space.parts) if isinstance(space, spaces.Composite) else {}
+    past = parts.get("past")
+    if set(parts) == {"observation", "past", "seen"} and isinstance(past, spaces.Box):
+        return parts["observation"], past.shape[0]
+    return space, 1
+
+
+class Recognising(Policy):
+    """`policy` on {"observation", "embedding"}, of observations with `past` and `seen` as `Remembered` gives them, or of any others as
+    histories of one step. No gradient passes through the embedding."""
+
+    policy: Policy
+    encoder: HistoryEncoder
+    space: spaces.Space = eqx.field(static=True)
+
+    def history(self, observation: PyTree) -> tuple[Float[Array, "time size"], Float[Array, " time"]]:
+        """The rows of the history and which of them are there."""
+        if now_and_length(self.space)[0] is self.space:
+            return spaces.flatten(self.space, observation)[None], jnp.ones(1)
+        return observation["past"], observation["seen"]
+
+    def seen(self, observation: PyTree) -> dict[str, PyTree]:
+        """What the policy inside sees."""
+        now = observation if now_and_length(self.space)[0] is self.space else observation["observation"]
+        return {"observation": now, "embedding": jax.lax.stop_gradient(self.encoder(*self.history(observation)))}
+
+    def initial_memory(self, *, key: PRNGKeyArray) -> PyTree:
+        """The inner policy's."""
+        return self.policy.initial_memory(key=key)
+
+    def act(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
+        """The inner policy's action."""
+        return self.policy.act(self.seen(observation), memory, key=key)
+
+    def sample(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, Float[Array, ""], PyTree]:
+        """The inner policy's action and its log-probability."""
+        return self.policy.sample(self.seen(observation), memory, key=key)
+
+    def log_probs(self, window: Window) -> Float[Array, "time part"]:
+        """The inner policy's."""
+        return self.policy.log_probs(replace(window, observation=jax.vmap(self.seen)(window.observation)))
+
+    def entropy(self, observation: PyTree) -> Float[Array, ""]:
+        """The inner policy's."""
+        return self.policy.entropy(self.seen(observation))
+
+    def mode(self) -> Policy:
+        """The same with the inner policy's mode."""
+        return Recognising(self.policy.mode(), self.encoder, self.space)
