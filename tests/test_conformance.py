@@ -14,7 +14,7 @@ from policylab.examples import example_recording, example_spec
 from policylab.hyperparameters import describe
 from tests.small import continuous_dataset
 
-_NESTING = ("cocoa", "ensemble", "dyna", "mbpo", "mopo", "ravl", "vagram", "sindy_rl", "decision_transformer")  # learners with others inside, which have to be small, too
+_NESTING = ("cocoa", "ensemble", "dyna", "mbpo", "mopo", "ravl", "vagram", "sindy_rl", "decision_transformer", "clam")  # learners with others inside, which have to be small, too
 
 
 def _tiny(cls):
@@ -34,6 +34,7 @@ def _tiny(cls):
         "capacity": 64,
         "rewards": 64,
         "cells": 4,
+        "contrasted": 8,
     }
     nested = {
         row["name"]: _tiny(type(row["default"]))
