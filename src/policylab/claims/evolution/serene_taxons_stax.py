@@ -32,8 +32,8 @@ WALLS = (
     "#.r........#",
     "############",
 )
-DISCS = ((-1.0, 1.9, 0.5), (4.4, -2.2, 0.5))  # behind the wall; at the lower right
-STEPS, TRIALS, EARLY = 80, 40_000, 10_000  # steps of an episode, episodes of a run, and of its beginning
+DISCS = ((2.6, 1.9, 0.5), (4.4, -2.2, 0.5))  # past the wall; at the lower right
+STEPS, TRIALS, EARLY = 60, 20_000, 10_000  # steps of an episode, episodes of a run, and of its beginning
 CELLS = 50  # along each side of the plane, for coverage
 ENVIRONMENT = TimeLimit(Discs.of(WALLS, DISCS, gain=8.0), STEPS)
 
@@ -69,62 +69,61 @@ def figures(places: np.ndarray, earned: np.ndarray) -> dict[str, np.ndarray]:
     for disc, (x, y, radius) in enumerate(DISCS):
         inside = np.linalg.norm(places - np.array([x, y]), axis=-1) < radius
         best[f"disc{disc}"] = 100.0 / STEPS * np.where(inside, earned, 0.0).max(axis=(1, 2))
-    return {"coverage": 100.0 * coverage, **best}
+    return {"coverage": 100.0 * coverage, **best, "reward": np.mean(list(best.values()), axis=0)}
 
 
 ARMS: dict[str, QualityDiversity] = {
-    "serene": SERENE(capacity=1024),
-    "novelty": NoveltySearch(capacity=1024),
+    "serene": SERENE(capacity=512, rewards=256),
+    "novelty": NoveltySearch(capacity=512),
     "elites": MapElites(),
-    "taxons": NoveltySearch(capacity=1024, selection="either", descriptor=Autoencoded(count=1)),
-    "stax": SERENE(capacity=1024, selection="pareto", descriptor=Autoencoded(count=5, size=5)),
-    "random": NoveltySearch(capacity=1024, selection="random"),
+    "random": NoveltySearch(capacity=512, selection="random"),
+    "taxons": NoveltySearch(capacity=512, selection="either", descriptor=Autoencoded(count=1)),
 }
-SHORT = ("taxons", "stax", "random")  # compared after the beginning only
 
 
 def measure(seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """Coverage and best return per disc after all trials, and as `early-...` after the first 10 000."""
+    """Coverage and rewards after all trials; coverage also after the first 10 000 (TAXONS makes only these)."""
     found: dict[str, np.ndarray] = {}
     for arm, learner in ARMS.items():
-        trials = EARLY if arm in SHORT else TRIALS
+        trials = EARLY if arm == "taxons" else TRIALS
         places, earned = (np.asarray(x) for x in searched(traced(learner), jnp.asarray(seeds), trials // learner.trials))
         early = EARLY // learner.trials
-        found |= {f"{arm}/early-{name}": value for name, value in figures(places[:, :early], earned[:, :early]).items()}
-        if arm not in SHORT:
+        found[f"{arm}/early-coverage"] = figures(places[:, :early], earned[:, :early])["coverage"]
+        if arm != "taxons":
             found |= {f"{arm}/{name}": value for name, value in figures(places, earned).items()}
     return found
 
 
 CLAIM = Claim(
     system="serene-taxons-stax",
-    says="With rewards that are zero almost everywhere, SERENE covers as much as novelty search and climbs higher in every reward area;"
-    " TAXONS explores with a descriptor that it learns itself (Paolo 2021, thesis, and arXiv 2102.03140, 1909.05508).",
-    task="A point robot in a U-shaped maze of 12 x 7 m, 80 steps, 0 reward but in two discs of radius 0.5 m, one near the start's end of the"
-    " way (disc1), one behind the wall (disc0). 40 000 trials. `disc0`, `disc1`: 100 times the best return per step of whoever ended in"
-    " that disc; `coverage`: percent of a 50 x 50 grid (free: 53.5) in which somebody ended; `early-`: after 10 000 trials.",
+    says="With rewards that are zero almost everywhere, SERENE covers as much as novelty search and earns more in the reward areas than"
+    " novelty search and MAP-Elites; TAXONS explores with a descriptor that it learns itself (Paolo 2021, thesis, and arXiv 2102.03140,"
+    " 1909.05508).",
+    task="A point robot in a U-shaped maze of 12 x 7 m, 60 steps, 0 reward but in two discs of radius 0.5 m, one past the wall (disc0), one"
+    " at the lower right (disc1). 20 000 trials. `disc0`, `disc1`: 100 times the best return per step of whoever ended in that disc;"
+    " `reward`: their mean; `coverage`: percent of a 50 x 50 grid (free: 53.5) in which somebody ended; `early-coverage`: after 10 000.",
     arms={
         "serene": "SERENE, descriptor: the last place",
         "novelty": "novelty search, the same descriptor",
         "elites": "MAP-Elites on the 50 x 50 grid of last places",
-        "taxons": "TAXONS: novelty or surprise in the code of an autoencoder of the last observation; 10 000 trials",
-        "stax": "STAX: SERENE on novelty and surprise in the code of five observations; 10 000 trials",
-        "random": "the same loop with random survivors; 10 000 trials",
+        "random": "the loop of novelty search with random survivors",
+        "taxons": "TAXONS: novelty or surprise in the code of an autoencoder of the last observation",
     },
     parts=(
-        Greater("serene", "novelty", 5.0, "disc1"),
-        Greater("serene", "novelty", 5.0, "disc0"),
-        Greater("serene", "elites", 5.0, "disc1"),
-        Greater("serene", "elites", 5.0, "disc0"),
-        Equivalent("serene", "novelty", 5.3, "random", "early-coverage"),
+        Greater("serene", "novelty", 5.0, "reward"),
+        Greater("serene", "elites", 5.0, "reward"),
+        Equivalent("serene", "novelty", 5.3, "random", "coverage"),
         Greater("taxons", "random", 5.0, "early-coverage"),
     ),
     measure=measure,
-    budget="equal trials (40 000; 10 000 where `early`), 200 per update, the same policies (8 hidden units) and mutations (0.05)",
+    budget="equal trials (20 000; 10 000 where `early`), 200 per update, the same policies (8 hidden units) and mutations (0.05)",
     scale="analogue",
-    deviation="One maze of our own instead of curling, HardMaze, arm and ant; emitters go on side by side and end by patience; TAXONS"
-    " and STAX see coordinates, not pictures; CMA-ES, CMA-ME and NSGA-II are left out.",
+    deviation="One maze of our own instead of curling, HardMaze, arm and ant; rewards of both discs as one number; emitters go on side"
+    " by side and end by patience; TAXONS sees coordinates, not pictures; STAX, CMA-ES, CMA-ME and NSGA-II are left out; looks after 5"
+    " and 10 seeds only.",
     minutes=10,
-    tuning="published defaults on both sides (SERENE's released parameter file); the size of maze and discs was chosen with seeds 1000"
-    " and 1001, with 20 000 trials",
+    looks=(5, 10),
+    tuning="published defaults on both sides (SERENE's released parameter file). Maze, discs and number of trials were chosen by looking at"
+    " SERENE, novelty search and MAP-Elites with seeds 1000 and 1001: with larger or farther discs the rewards of all three were limited"
+    " by the way there",
 )
