@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab import spaces
@@ -61,9 +62,7 @@ class Composed(Policy):
         first = policies[0]
         for other in policies[1:]:
             scales = [*zip(jax.tree.leaves(first.scaler), jax.tree.leaves(other.scaler), strict=True)]
-            known = not any(
-                isinstance(leaf, jax.core.Tracer) for pair in scales for leaf in pair
-            )  # inside a program they are not
+            known = not any(isinstance(leaf, Tracer) for pair in scales for leaf in pair)  # inside a program they are not
             same = first.action_space == other.action_space and (not known or all(np.allclose(a, b) for a, b in scales))
             if not same:
                 raise BadInput(
