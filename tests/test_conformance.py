@@ -14,7 +14,18 @@ from policylab.examples import example_recording, example_spec
 from policylab.hyperparameters import describe
 from tests.small import continuous_dataset
 
-_NESTING = ("cocoa", "ensemble", "dyna", "mbpo", "mopo", "ravl", "vagram", "sindy_rl", "decision_transformer", "clam")  # learners with others inside, which have to be small, too
+_NESTING = (
+    "cocoa",
+    "ensemble",
+    "dyna",
+    "mbpo",
+    "mopo",
+    "ravl",
+    "vagram",
+    "sindy_rl",
+    "decision_transformer",
+    "clam",
+)  # learners with others inside, which have to be small, too
 
 
 def _tiny(cls):
