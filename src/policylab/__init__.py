@@ -74,6 +74,7 @@ _PUBLIC = {
     "Replay": "sources.replay",
     "Blend": "sources.blend",
     "Intervention": "sources.intervention",
+    "Rule": "policies.takeover",
     "ByChance": "policies.takeover",
     "ByValue": "policies.takeover",
     "BC": "learners.imitation.bc",
