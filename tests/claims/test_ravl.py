@@ -28,4 +28,5 @@ def test_the_hill_is_out_of_reach_of_the_log_and_within_that_of_rollouts():
     assert np.abs(logged).max() <= study.LOGGED_WITHIN
     further = study.HILL[0] - study.LOGGED_WITHIN
     assert study.STEP < further < study.SHORT * study.STEP
-    assert study.source(study.LONG).rollouts * study.LONG == study.source(study.SHORT).rollouts * study.SHORT
+    steps = [study.source(horizon).rollouts * horizon for horizon in (study.SHORT, study.LONG)]
+    assert abs(steps[0] - steps[1]) <= 0.02 * steps[0]  # as many imagined steps for either horizon
