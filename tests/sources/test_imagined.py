@@ -172,3 +172,8 @@ def test_a_pessimistic_world_pays_less_by_its_uncertainty():
     after, step = world.step(state, jnp.ones(1), _KEY)
     assert (float(after[0]), float(step.reward)) == (5.0, 5.0 - 0.5 * 4.0)
     assert world.spec.observation == _SPEC.observation
+
+
+def test_it_conforms_as_sources_do(data):
+    report = lab.check(Imagined(data, Counting(), rollouts=4, capacity=100))
+    assert report.passed, str(report)

@@ -54,6 +54,13 @@ def test_a_polynomial_is_recovered_from_a_policy_that_is_one() -> None:
     found, metrics = jax.jit(lambda o: SINDyRL().distil(blank, teacher, o, key=jax.random.key(1)))(seen)
     assert found.equations(("x", "y"), digits=2) == ["action 0 = -0.5 x", "action 1 = +0.25 x y"]
     assert (float(metrics["distilled_terms"]), float(metrics["distilled_error"]) < 1e-5) == (2.0, True)
+    # Where the teacher is at a bound, beyond it is as good: 3 x is found though only its clipped values were seen.
+    steep = eqx.tree_at(lambda p: p.weights.values, teacher, jnp.zeros((6, 2)).at[1, 0].set(3.0))
+    clipped, metrics = jax.jit(lambda o: SINDyRL().distil(PolynomialPolicy.blank(spec, 1), steep, o, key=jax.random.key(1)))(
+        seen
+    )
+    assert float(metrics["distilled_error"]) < 5e-3
+    assert float(clipped.weights.values[1, 0]) > 2.0
     action, _ = teacher.act(jnp.array([-9.0, 1.0]), None, key=jax.random.key(0))
     np.testing.assert_array_equal(action, [1.0, -1.0])  # clipped
 
