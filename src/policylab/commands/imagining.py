@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from policylab.learner import Learner
-from policylab.source import Source
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policylab.learner import Learner
+    from policylab.source import Source
 
 
 def around(learner: Learner, source: Source) -> Source:

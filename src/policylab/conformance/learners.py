@@ -83,7 +83,8 @@ def learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
         )
         if "policy" in products:
             observation = spaces.sample(spec.observation, key=key)
-            inside(spec.action, products["policy"].act(observation, products["policy"].initial_memory(key=key), key=key)[0])
+            act = jax.jit(lambda policy, observation: policy.act(observation, policy.initial_memory(key=key), key=key)[0])
+            inside(spec.action, act(products["policy"], observation))
 
     def saved() -> None:
         run = Run(learner, source.spec, (0,), jax.tree.map(lambda leaf: leaf[None], made["state"]))
