@@ -31,7 +31,7 @@ def by_hand(model, x, valid):
         return np.concatenate([out.real, out.imag])
 
     for layer in range(2):
-        b = jax.tree.map(lambda leaf: leaf[layer], blocks)  # noqa: B023
+        b = jax.tree.map(lambda leaf: leaf[layer], blocks)  # noqa: B023  (used at once)
         normed = np.stack([norm(v, b.attention_norm.scale) for v in x])
         after = x.copy()
         for t in range(TIME):

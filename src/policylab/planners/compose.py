@@ -84,6 +84,7 @@ class Composed(Policy):
     @property
     def noise_space(self) -> spaces.Box:
         """That of the policies."""
+        # `of` has refused whatever does not denoise; the type of any policy does not say so.
         return self.policies[0].noise_space  # ty: ignore[missing-attribute]
 
     def with_weights(self, weights: Any) -> Composed:

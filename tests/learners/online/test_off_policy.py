@@ -141,8 +141,8 @@ def test_switching_from_data_to_a_replay_is_one_changed_argument(tmp_path):
     assert after.stage == 1
     assert after.seeds == (0, 1)
     for seed in (0, 1):  # who acted first is the policy that was learned from the data
-        rows = jax.tree.map(lambda leaf: leaf[seed, :16, 0], after.source_state.rows)  # noqa: B023
-        learned = jax.vmap(lambda o: before.policy(seed=seed).mode().act(o, None, key=KEY)[0])(rows.observation)  # noqa: B023
+        rows = jax.tree.map(lambda leaf: leaf[seed, :16, 0], after.source_state.rows)  # noqa: B023  (used at once)
+        learned = jax.vmap(lambda o: before.policy(seed=seed).mode().act(o, None, key=KEY)[0])(rows.observation)  # noqa: B023  (used at once)
         np.testing.assert_allclose(rows.action, learned, atol=1e-4)
 
 

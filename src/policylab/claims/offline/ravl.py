@@ -90,6 +90,7 @@ def scores(learner: Learner, horizon: int, seeds: Sequence[int]) -> dict[str, np
     """Per seed: `return` in percent of the best; `beyond`, by how much the critics' minimum at edge-of-reach places is above what the
     policy earns from there (in units of reward, discounted); `contrast`, the critics' standard deviation there over that at logged places."""
     run = train(learner, source(horizon), steps=UPDATES, seeds=list(seeds))
+    # Both arms have a discount, which the type of any learner does not say.
     discount = float(learner.discount)  # ty: ignore[missing-attribute]
 
     def play(products: dict[str, Any], seed: Array) -> dict[str, Array]:

@@ -77,6 +77,7 @@ def errors(learner: PROPS, seeds: Sequence[int], steps: int) -> np.ndarray:
     run = train(learner, Rollout(TimeLimit(GRID, HORIZON)), steps=steps // learner.steps, seeds=list(seeds))
     found = []
     for place in range(len(seeds)):
+        # The function is called before the loop goes on: what it closes over cannot change under it (hence noqa: B023).
         kept, logits = jax.tree.map(lambda leaf: np.asarray(leaf)[place], (run.state["kept"], run.products()["policy"].table))  # noqa: B023
         counts = np.zeros((GRID.states, GRID.choices))
         np.add.at(counts, (kept.observation[kept.valid], kept.action[kept.valid]), 1.0)

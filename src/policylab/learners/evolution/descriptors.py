@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,9 @@ class Descriptor:
         """What the descriptor learns; nothing by default."""
         return None
 
+    @abstractmethod
     def view(self, batch: Window, space: spaces.Space) -> Float[Array, "member view"]:
         """What is kept."""
-        raise NotImplementedError  # a protocol: every descriptor below gives its own
 
     def describe(self, learned: PyTree, views: Views) -> Described:
         """The descriptors of these views: by default the views themselves."""

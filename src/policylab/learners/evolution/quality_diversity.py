@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -119,9 +120,9 @@ class QualityDiversity(Learner):
         }
         return state | self.begin(spec, like, key=more)
 
+    @abstractmethod
     def begin(self, spec: Spec, like: Tried, *, key: PRNGKeyArray) -> dict[str, PyTree]:
         """What a method keeps beyond the genomes to try next, for rows like those of `like`."""
-        raise NotImplementedError  # every method below gives its own
 
     def tried(self, state: dict[str, PyTree], batch: Window) -> Tried:
         """The candidates with what they did."""
@@ -140,11 +141,11 @@ class QualityDiversity(Learner):
         state, metrics = self.select(state, tried, clock=clock, key=key)
         return state, {"best": state["champion"].fitness, "fitness": tried.fitness.mean(), **metrics}
 
+    @abstractmethod
     def select(
         self, state: dict[str, PyTree], tried: Tried, *, clock: Clock, key: PRNGKeyArray
     ) -> tuple[dict[str, PyTree], dict[str, Any]]:
         """What survives, and the next candidates."""
-        raise NotImplementedError  # every method below gives its own
 
     def mutated(self, genomes: Genomes, *, key: PRNGKeyArray, scale: Array | None = None) -> Genomes:
         """The genomes with noise added to every gene, clipped."""

@@ -54,6 +54,7 @@ class BESO(Learner):
     @property
     def needs(self) -> Mapping[str, Request]:
         """Steps with goals."""
+        # `ahead` is plain text here; whoever draws the goals checks the word and names the two that there are.
         goals = Goals(1.0 - self.future, self.future, 0.0, self.ahead, self.discount, self.part)  # ty: ignore[invalid-argument-type]
         return {"steps": Steps(self.batch_size, goals=goals)}
 

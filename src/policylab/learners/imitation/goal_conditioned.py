@@ -121,6 +121,7 @@ class GoalConditioned(Learner):
     @property
     def needs(self) -> Mapping[str, Request]:
         """What the learner needs, with goals."""
+        # `ahead` is plain text here; whoever draws the goals checks the word and names the two that there are.
         goals = Goals(self.current, self.future, self.random, self.ahead, self.discount, self.part)  # ty: ignore[invalid-argument-type]
         return {name: replace(request, goals=goals) for name, request in self.learner.needs.items()}
 
