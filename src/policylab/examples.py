@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from jaxtyping import PyTree
 from policylab import spaces
 from policylab.data.recording import Recording
 from policylab.experience import Spec, Statistics
+from policylab.sources.preferences import Preferences
+from policylab.sources.ratings import Ratings
 
 
 def example_spec(*, discrete: bool = False) -> Spec:
@@ -26,11 +29,12 @@ def example_spec(*, discrete: bool = False) -> Spec:
 
 
 def example_specs() -> tuple[Spec, ...]:
-    """Specs with torques, choices, choices in numbered states, and actions with named parts."""
+    """Specs with torques, choices, choices in numbered states, actions with named parts, and choices whose features are observed."""
     torques, choices = example_spec(), example_spec(discrete=True)
     numbered = dataclasses.replace(choices, observation=spaces.Discrete(5), statistics={})
     named = spaces.Composite((("push", torques.action), ("gear", choices.action)))
-    return torques, choices, numbered, dataclasses.replace(torques, action=named, statistics={})
+    listed = dataclasses.replace(choices, observation=spaces.Box((3, 2)), statistics={})
+    return torques, choices, numbered, dataclasses.replace(torques, action=named, statistics={}), listed
 
 
 def example_recording(spec: Spec, *, episodes: int = 8, length: int = 8) -> Recording:
@@ -53,3 +57,22 @@ def example_recording(spec: Spec, *, episodes: int = 8, length: int = 8) -> Reco
             "before_takeover": random.uniform(size=steps) < 0.2,
         },
     )  # fmt: skip
+
+
+def example_preferences(spec: Spec) -> Preferences:
+    """Random pairs of answers in the spaces of `spec`, a third of them with a label in doubt."""
+    recording = example_recording(spec)
+    rows = recording.steps // 2
+    take = lambda tree, start: jax.tree.map(lambda leaf: leaf[start : start + rows], tree)
+    p = np.resize([1.0, 0.0, 0.7], rows)
+    return Preferences.of(take(recording.observation, 0), take(recording.action, 0), take(recording.action, rows), p, spec=spec)
+
+
+def example_ratings(spec: Spec, *, group: int = 1) -> Ratings:
+    """Random answers in the spaces of `spec`, with rewards of 0 and 1, one by one or in groups to one prompt."""
+    recording = example_recording(spec)
+    rows = recording.steps // group
+    shape = (rows,) if group == 1 else (rows, group)
+    take = lambda tree, shape: jax.tree.map(lambda leaf: leaf[: math.prod(shape)].reshape(*shape, *leaf.shape[1:]), tree)
+    reward = np.resize([1.0, 0.0, 0.0], shape)
+    return Ratings.of(take(recording.observation, (rows,)), take(recording.action, shape), reward, spec=spec)

@@ -67,6 +67,9 @@ LEARNERS = {
     "ucbvi": ("theory.ucbvi", "UCBVI"),
     "stepmix": ("theory.stepmix", "StepMix"),
     "eps-mix": ("theory.eps_mix", "EpsMix"),
+    "fit": ("imitation.fit", "Fit"),
+    "dpo": ("preference.dpo", "DPO"),
+    "kto": ("preference.kto", "KTO"),
 }
 
 FORMS = {
@@ -82,12 +85,19 @@ FORMS = {
     "Sequence": "sequence",
     "Tabular": "tabular",
     "Product": "product",
+    "LogLinear": "log_linear",
 }
 
 WORLDS = {
     # class of a world's shape: module below policylab.worlds
     "DynamicsEnsemble": "ensemble",
     "SparseDynamics": "sparse",
+}
+
+SCORERS = {
+    # class of a fitted scorer's shape: module below policylab.scorers
+    "BradleyTerry": "bradley_terry",
+    "GeneralPreference": "general_preference",
 }
 
 DESCRIPTORS = {
@@ -124,11 +134,13 @@ def _class_in_file(file: str, cls: str) -> type:
 
 
 def form_class(name: str) -> type:
-    """The form class of that name, of a policy, of a world or of a descriptor."""
+    """The form class of that name, of a policy, of a world, of a scorer or of a descriptor."""
     if name in DESCRIPTORS:
         return getattr(importlib.import_module(f"policylab.learners.evolution.{DESCRIPTORS[name]}"), name)
     if name in WORLDS:
         return getattr(importlib.import_module(f"policylab.worlds.{WORLDS[name]}"), name)
+    if name in SCORERS:
+        return getattr(importlib.import_module(f"policylab.scorers.{SCORERS[name]}"), name)
     if name not in FORMS:
         raise BadInput(f"there is no policy form {name!r}: choose one of {', '.join(FORMS)}")
     return getattr(importlib.import_module(f"policylab.policies.{FORMS[name]}"), name)
@@ -146,7 +158,7 @@ def to_json(value: Any) -> Any:
     """A learner or form as JSON: its name and its fields; tuples become lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        kind = "form" if type(value).__name__ in {**FORMS, **WORLDS, **DESCRIPTORS} else "learner"
+        kind = "form" if type(value).__name__ in {**FORMS, **WORLDS, **SCORERS, **DESCRIPTORS} else "learner"
         return {kind: type(value).__name__ if kind == "form" else name_of(value), "fields": fields}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]

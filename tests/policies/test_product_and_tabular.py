@@ -11,7 +11,7 @@ import policylab as lab
 from policylab.examples import example_recording, example_specs
 from policylab.experience import Window
 
-TORQUES, CHOICES, NUMBERED, NAMED = example_specs()
+TORQUES, CHOICES, NUMBERED, NAMED = example_specs()[:4]
 FORM = lab.Product(lab.Gaussian(width=8, depth=1), lab.Categorical(width=8, depth=1))
 
 

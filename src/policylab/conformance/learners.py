@@ -13,13 +13,15 @@ import jax.numpy as jnp
 
 from policylab import spaces
 from policylab.conformance.requirements import Test, arrays_only, inside, same, shapes
-from policylab.examples import example_recording
+from policylab.examples import example_preferences, example_ratings, example_recording
 from policylab.experience import Spec
 from policylab.hyperparameters import check as check_settings
 from policylab.hyperparameters import traced
-from policylab.learner import Clock, Each, Learner, Request, Steps, WholeEpisodes, Windows
+from policylab.learner import Clock, Each, Learner, Pairs, Request, Steps, WholeEpisodes, Windows
+from policylab.policies.answers import Answers
 from policylab.policies.population import Population
 from policylab.runs import Run, load_product
+from policylab.source import Source
 from policylab.sources.dataset import Dataset
 from policylab.world import Branched
 
@@ -35,10 +37,21 @@ def _from_data(request: Request) -> Request:
     return request
 
 
+def _source_of(learner: Learner, spec: Spec) -> Source:
+    """Random experience of the kind that the learner needs: steps, pairs of answers, or rated answers."""
+    needs = dict(learner.needs)
+    for request in needs.values():
+        if isinstance(request, Pairs):
+            return example_preferences(spec).serve(needs)
+        if isinstance(request, Answers):
+            return example_ratings(spec, group=request.group).serve(needs)
+    return Dataset.of(example_recording(spec)).serve({name: _from_data(request) for name, request in needs.items()})
+
+
 def learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
     """The tests of a learner on a small recording of these spaces."""
     key = jax.random.key(0)
-    source = Dataset.of(example_recording(spec)).serve({name: _from_data(request) for name, request in learner.needs.items()})
+    source = _source_of(learner, spec)
     clock = Clock(jnp.asarray(3), jnp.asarray(10))
     init = jax.jit(lambda live, key: live.init(source.spec, key=key))
     update = jax.jit(lambda live, state, batch, key: live.update(state, batch, clock=clock, key=key))

@@ -15,7 +15,8 @@ from policylab.conformance.requirements import Test, arrays_only, same, shapes
 from policylab.environment import Environment
 from policylab.errors import BadInput
 from policylab.experience import Spec
-from policylab.learner import Clock, Steps, Windows
+from policylab.learner import Clock, Pairs, Steps, Windows
+from policylab.policies.answers import Answers
 from policylab.policies.uniform import UniformRandom
 from policylab.scorer import Scorer
 from policylab.source import Source
@@ -58,14 +59,20 @@ def environment_tests(environment: Environment) -> Iterator[Test]:
 
 
 def source_tests(source: Source) -> Iterator[Test]:
-    """The tests of a source, asked for transitions, or for windows where it makes only these; who acts, acts at random."""
+    """The tests of a source, asked for the first of transitions, windows, pairs and answers that it makes; who acts, acts at random."""
     products = {"policy": UniformRandom(source.spec.action)}
+    requests = {"transitions": Steps(4), "windows": Windows(4, future=2), "pairs": Pairs(4), "answers": Answers(4)}
+
+    def answering() -> Source:
+        for name, request in requests.items():
+            try:
+                return source.serve({name: request})
+            except BadInput:
+                continue
+        raise AssertionError(f"serve refuses {', '.join(requests)}: answer at least one of these requests")
 
     def draws() -> None:
-        try:
-            served = source.serve({"transitions": Steps(4)})
-        except BadInput:
-            served = source.serve({"windows": Windows(4, future=2)})
+        served = answering()
         clock, key = Clock(jnp.asarray(0), jnp.asarray(1)), jax.random.key(0)
         if served.hosted:
             batch = served.host_batches(range(2), (0, 1))
@@ -73,7 +80,7 @@ def source_tests(source: Source) -> Iterator[Test]:
             same(batch, served.host_batches(range(2), (0, 1)), "host_batches must be a function of step and seed alone")
             return
         draw = jax.jit(lambda s, k: s.next(s.init(products, key=k), products, clock=clock, key=k)[1])
-        assert draw(served, key).reward.shape[0] == 4, "next must give as many transitions as were asked for"
+        assert jax.tree.leaves(draw(served, key))[-1].shape[0] == 4, "next must give as many transitions as were asked for"
         same(draw(served, key), draw(served, key), "next gives another batch for the same key")
 
     yield "answers a request for transitions, purely", draws

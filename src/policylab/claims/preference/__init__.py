@@ -1,0 +1,1 @@
+"""Claims of systems that learn from preferences."""

@@ -1,0 +1,1 @@
+"""Learning to answer from rewards that are checked."""

@@ -1,0 +1,98 @@
+"""Ratings: answers that were rated once, alone or in groups to one prompt, on the device, drawn uniformly inside the compiled loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from policylab.errors import BadInput
+from policylab.experience import Rated, Spec
+from policylab.learner import Clock, Request
+from policylab.policies.answers import Answers
+from policylab.source import Source
+from policylab.sources.judged import drawn, padded, require_rows, taken
+
+
+class Ratings(Source):
+    """Rows of (prompt, sample, reward per part, ends, weight, rater), padded to a power of two; `count` of them are valid. Where several
+    answers to each prompt were rated, leaves but those of `prompt` have a group axis after the row axis."""
+
+    prompt: PyTree[Array]
+    sample: PyTree[Array]
+    reward: Float[Array, "capacity *group part"]
+    ends: Bool[Array, "capacity *group part"]
+    weight: Float[Array, "capacity *group"]
+    rater: Int[Array, "capacity *group"]
+    count: Int[Array, ""]
+    specification: Spec
+    needs: tuple[tuple[str, Request], ...] = eqx.field(static=True, default=())
+
+    @property
+    def spec(self) -> Spec:
+        """What the prompts and answers are."""
+        return self.specification
+
+    @property
+    def group(self) -> int:
+        """Answers to each prompt."""
+        return self.weight.shape[1] if self.weight.ndim == 2 else 1
+
+    def serve(self, needs: Mapping[str, Request]) -> Ratings:
+        """These answers, ready to answer `needs`: `Answers`, one by one or in the groups that they come in."""
+        for name, request in needs.items():
+            if not isinstance(request, Answers):
+                raise BadInput(
+                    f"ratings hold rated answers, and {name!r} asks for {type(request).__name__}: choose a learner of them, such as KTO"
+                )
+            if request.group not in (1, self.group):
+                raise BadInput(
+                    f"{name!r} asks for {request.group} answers to each prompt and these data have {self.group}: set the learner's group to that"
+                )
+        return replace(self, needs=tuple(needs.items()))
+
+    def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
+        """One batch per request, uniform over prompts, and over the answers of one where they are wanted one by one."""
+        keys = jax.random.split(key, len(self.needs))
+        batches = {name: self._draw(request, k) for (name, request), k in zip(self.needs, keys, strict=True)}
+        return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
+
+    def _draw(self, request: Request, key: PRNGKeyArray) -> Rated:
+        assert isinstance(request, Answers)
+        row_key, member_key = jax.random.split(key)
+        rows: Any = drawn(request.count, self.count, key=row_key)
+        prompt = taken(self.prompt, rows)
+        if request.group == 1 and self.group > 1:
+            rows = (rows, jax.random.randint(member_key, rows.shape, 0, self.group))
+        each = (taken(getattr(self, name), rows) for name in ("sample", "reward", "ends", "weight", "rater"))
+        return Rated(prompt, *each)
+
+    @staticmethod
+    def of(
+        prompt: PyTree, sample: PyTree, reward: Any, *, spec: Spec, ends: Any = None, weight: Any = None, rater: Any = None
+    ) -> Ratings:
+        """Rated answers from arrays. `reward` is [row] or [row, group] for one number per answer, or has `ends` beside it and a last axis of
+        parts. `weight` and `rater` (numbered; 0) are one per answer. Raises `BadInput` at columns of different lengths and at numbers that
+        are not finite."""
+        reward = np.asarray(reward, np.float64)
+        if ends is None:
+            reward, ends = reward[..., None], np.ones((*reward.shape, 1), bool)
+        weight = np.ones(reward.shape[:-1]) if weight is None else np.asarray(weight, np.float64)
+        rater = np.zeros(reward.shape[:-1], np.int32) if rater is None else np.asarray(rater, np.int32)
+        columns = {
+            "reward": reward,
+            "sample": sample,
+            "prompt": prompt,
+            "ends": np.asarray(ends, bool),
+            "weight": weight,
+            "rater": rater,
+        }
+        rows = require_rows(columns, what="answers")
+        shaped: dict[str, Any] = {name: padded(column, rows) for name, column in columns.items()}
+        return Ratings(**shaped, count=jnp.asarray(rows, jnp.int32), specification=spec)
