@@ -149,7 +149,7 @@ _PUBLIC = {
     "EpsMix": "learners.theory.eps_mix",
     "Preferences": "sources.preferences",
     "Ratings": "sources.ratings",
-    "Answers": "policies.answers",
+    "Answers": "policies.answering",
     "LogLinear": "policies.log_linear",
     "Fit": "learners.imitation.fit",
     "BradleyTerry": "scorers.bradley_terry",

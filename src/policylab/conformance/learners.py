@@ -18,7 +18,7 @@ from policylab.experience import Spec
 from policylab.hyperparameters import check as check_settings
 from policylab.hyperparameters import traced
 from policylab.learner import Clock, Each, Learner, Pairs, Request, Steps, WholeEpisodes, Windows
-from policylab.policies.answers import Answers
+from policylab.policies.answering import Answers
 from policylab.policies.population import Population
 from policylab.runs import Run, load_product
 from policylab.source import Source

@@ -16,7 +16,7 @@ from policylab.environment import Environment
 from policylab.errors import BadInput
 from policylab.experience import Spec
 from policylab.learner import Clock, Pairs, Steps, Windows
-from policylab.policies.answers import Answers
+from policylab.policies.answering import Answers
 from policylab.policies.uniform import UniformRandom
 from policylab.scorer import Scorer
 from policylab.source import Source

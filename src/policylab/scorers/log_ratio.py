@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from policylab.policies.answers import answer_window
+from policylab.policies.answering import answer_window
 from policylab.policy import Policy
 from policylab.scorer import Scorer
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from policylab.errors import BadInput
 from policylab.experience import Rated, Spec
 from policylab.learner import Clock, Request
-from policylab.policies.answers import Answers
+from policylab.policies.answering import Answers
 from policylab.source import Source
 from policylab.sources.judged import drawn, padded, require_rows, taken
 

@@ -10,7 +10,7 @@ import pytest
 import policylab as lab
 from policylab.hyperparameters import traced
 from policylab.learner import Clock
-from policylab.policies.answers import pair_log_prob
+from policylab.policies.answering import pair_log_prob
 from policylab.policies.tabular import TabularPolicy
 
 H = np.array([0.7, -1.3, 2.5, 0.0])

@@ -15,7 +15,7 @@ from policylab.experience import Preference, Spec
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Everything, Learner, Pairs, Request
 from policylab.networks.optimisation import descend, trained
-from policylab.policies.answers import pair_log_prob
+from policylab.policies.answering import pair_log_prob
 from policylab.policies.categorical import Categorical
 from policylab.policies.gaussian import Gaussian
 from policylab.policy import Form, Policy

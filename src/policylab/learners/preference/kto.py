@@ -15,7 +15,7 @@ from policylab.experience import Rated, Spec
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Learner, Request
 from policylab.networks.optimisation import descend, trained
-from policylab.policies.answers import Answers, answer_log_probs
+from policylab.policies.answering import Answers, answer_log_probs
 from policylab.policies.categorical import Categorical
 from policylab.policies.gaussian import Gaussian
 from policylab.policy import Form, Policy
