@@ -19,7 +19,7 @@ LEVELS = (
     ("errors", "spaces", "progress", "compilation", "fingerprints", "trackers"),
     # the nouns, and how they are named and stored
     ("experience", "hyperparameters", "policy", "environment", "world", "scorer", "source", "learner", "task", "claim"),
-    ("registry", "checkpoints", "documents"),
+    ("registry", "checkpoints", "documents", "tokenizer", "templates"),
     ("networks",),
     ("policies", "environments", "worlds", "scorers"),
     ("planners",),
