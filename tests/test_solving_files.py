@@ -89,7 +89,7 @@ def test_a_minari_dataset_with_its_environment(solve, tmp_path):
 
 
 def test_a_minari_dataset_without_environment_is_unverified(solve, tmp_path):
-    found = solve("--data", minari_pendulum(tmp_path, episodes=10), "--methods", "bc")
+    found = solve("--data", minari_pendulum(tmp_path, episodes=10, length=8), "--methods", "bc")
     assert_unverified(found, {"bc"})
 
 
@@ -116,7 +116,7 @@ def test_a_d4rl_file_with_an_environment(solve, tmp_path):
 
 
 def test_a_d4rl_file_without_environment_is_unverified(solve, tmp_path):
-    d4rl_hopper(tmp_path / "hopper.hdf5", episodes=12)
+    d4rl_hopper(tmp_path / "hopper.hdf5", episodes=12, limit=8)
     found = solve("--data", "hopper.hdf5", "--methods", "bc")
     assert_unverified(found, {"bc"})
 
@@ -130,7 +130,7 @@ def test_a_log_of_choices_with_its_environment(solve, tmp_path):
 
 
 def test_choices_in_arrays_without_propensities_are_unverified(solve, tmp_path):
-    lab.save_data(discrete_recording(), tmp_path / "choices.npz")
+    lab.save_data(discrete_recording(length=8), tmp_path / "choices.npz")
     assert_unverified(solve("--data", "choices.npz", "--methods", "dqn"), {"dqn"})
 
 
@@ -191,7 +191,7 @@ def test_the_command_in_the_report_repeats_it_all(solve, tmp_path, monkeypatch, 
     import html
     import shlex
 
-    cartpole_log(tmp_path / "log.txt", episodes=12)
+    cartpole_log(tmp_path / "log.txt", limit=8)
     words = ["--data", "log.txt", "--format", "log", "--columns", CARTPOLE_COLUMNS, "--methods", "bc", "--seed", "3"]
     seen: dict[str, Any] = {}
 
@@ -226,7 +226,7 @@ def test_the_command_in_the_report_repeats_it_all(solve, tmp_path, monkeypatch, 
 
 
 def test_an_interrupt_of_solve_says_what_is_true_of_solve(tmp_path, monkeypatch, capsys):
-    lab.save_data(continuous_recording(), tmp_path / "data.npz")
+    lab.save_data(continuous_recording(length=4), tmp_path / "data.npz")
     monkeypatch.chdir(tmp_path)
 
     def interrupt(*arguments, **options):

@@ -52,24 +52,27 @@ def seen(cells: np.ndarray) -> jax.Array:
 
 
 def test_the_game_follows_its_rules():
-    step = jax.jit(lambda *a: GAME.step(*a))
     assert minimax((0,) * 9) == 0  # known: a draw
     assert len(positions(0, 8)) == 4520  # known: 5478 positions, 958 of them over
-    for cells in positions(4, 8)[::7]:
-        board = Board(jnp.asarray(cells))
-        mover, other = sum(c > 0 for c in cells) % 2, 1 - sum(c > 0 for c in cells) % 2
+    known = positions(4, 8)[::7]
+    boards, cells = jax.vmap(Board)(jnp.asarray(known)), jnp.arange(9)
+    every = jax.vmap(lambda board: jax.vmap(lambda cell: GAME.step(board, jnp.full(2, cell), KEY)[1])(cells))
+    reward, terminal = jax.jit(lambda boards: (every(boards).reward, every(boards).terminal))(boards)
+    reward, terminal = np.asarray(reward), np.asarray(terminal)
+    for i, before in enumerate(known):
+        mover, other = sum(c > 0 for c in before) % 2, 1 - sum(c > 0 for c in before) % 2
         for cell in range(9):
-            _, ours = step(board, jnp.full(2, cell), KEY)
-            after = (*cells[:cell], mover + 1, *cells[cell + 1 :])
-            outcome = -1 if cells[cell] else int(won(after, mover + 1))
-            assert (float(ours.reward[mover]), float(ours.reward[other])) == (outcome, -outcome)
-            assert bool(ours.terminal[0]) == (outcome != 0 or 0 not in after)
-        np.testing.assert_array_equal(GAME.at(_views(board)[mover]).cells, cells)
-        np.testing.assert_array_equal(GAME.at(_views(board)).cells, cells)
+            after = (*before[:cell], mover + 1, *before[cell + 1 :])
+            outcome = -1 if before[cell] else int(won(after, mover + 1))
+            assert (reward[i, cell, mover], reward[i, cell, other]) == (outcome, -outcome)
+            assert terminal[i, cell].all() == terminal[i, cell].any() == (outcome != 0 or 0 not in after)
+    views = jax.vmap(_views)(boards)
+    np.testing.assert_array_equal(jax.vmap(lambda v, b: GAME.at(v[b.mover]).cells)(views, boards), known)
+    np.testing.assert_array_equal(jax.vmap(GAME.at)(views).cells, known)
 
 
 def test_with_enough_simulations_late_positions_are_played_and_valued_as_minimax_does():
-    cells = np.array(positions(5, 8)[::23])
+    cells = np.array(positions(5, 8)[::53])
     planner = MonteCarloTreeSearch(GAME, simulations=250, first_constant=2.0)
     found = jax.jit(jax.vmap(lambda o, k: (planner.act(o, None, key=k)[0], planner.search(o, key=k).value)))(
         seen(cells), jax.random.split(KEY, len(cells))
@@ -85,7 +88,7 @@ def test_with_enough_simulations_late_positions_are_played_and_valued_as_minimax
 
 
 def test_random_games_guide_the_opening_and_a_search_alone_equals_one_in_a_batch():
-    cells = np.array(positions(3, 4))[::60]
+    cells = np.array(positions(3, 4))[::90]
     planner = MonteCarloTreeSearch(GAME, simulations=100, rollouts=2, depth=6)
     keys = jax.random.split(KEY, len(cells))
     act = lambda o, k: planner.act(o, None, key=k)[0]

@@ -147,7 +147,7 @@ def _two_ways(rows: int = 2000) -> lab.Recording:
         (Diffusion(width=64, depth=2), 1500),
         (Diffusion(width=64, depth=2, training="ddpm", levels=20), 4000),
         (Flow(width=64, depth=2, levels=20), 1500),
-        (Energy(width=64, depth=2, negatives=16, candidates=128), 1500),
+        (Energy(width=32, depth=2, negatives=16, candidates=128), 1500),
     ],
     ids=["diffusion", "ddpm", "flow", "energy"],
 )

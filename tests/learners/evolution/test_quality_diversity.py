@@ -22,6 +22,11 @@ FORM = lab.Deterministic(width=4, depth=1, activation="tanh", normalise=False)
 SMALL = {"population": 12, "policy": FORM, "mutation": 0.1}
 
 
+@jax.jit
+def play(policy, *, key):
+    return lab.unroll(policy, PLACE, episodes=1, horizon=12, key=key)
+
+
 def rows(number: int, count: int, genes: int = 3) -> Tried:
     draw = jax.random.normal(jax.random.key(number), (count, genes + 3))
     return Tried(draw[:, :genes], draw[:, genes:-1], draw[:, -1])
@@ -94,12 +99,12 @@ def test_every_member_plays_from_the_same_starts_and_is_described_by_its_last_pl
     population = run.products(seed=0)["explorer"]
     assert population.size == 24
     source = lab.Rollout(PLACE).serve(learner.needs)
-    batch = source.next(None, {"explorer": population}, clock=lab.Clock(jnp.asarray(0), jnp.asarray(1)), key=jax.random.key(0))[
-        1
-    ]
+    clock = lab.Clock(jnp.asarray(0), jnp.asarray(1))
+    draw = jax.jit(lambda population, key: source.next(None, {"explorer": population}, clock=clock, key=key)[1])
+    batch = draw(population, jax.random.key(0))
     assert batch.reward.shape == (24, 1, 12)
     np.testing.assert_array_equal(batch.observation[:, 0, 0], np.tile([-1.5, 0.0], (24, 1)))
-    alone = lab.unroll(population.member(7), PLACE, episodes=1, horizon=12, key=jax.random.key(0))
+    alone = play(population.member(7), key=jax.random.key(0))
     np.testing.assert_allclose(batch.next_observation[7, 0], alone.observation[0, 1:], atol=1e-5)
     last = lab.LastPlace().view(batch, PLACE.spec.observation)
     np.testing.assert_array_equal(last, batch.next_observation[:, 0, -1])
@@ -111,7 +116,7 @@ def test_searches_reach_far_and_keep_the_best(searches):
     for name, (_, run) in searches.items():
         best = run.metrics[-1]["metrics"]["best"][0]
         assert best > 0.5, name
-        played = lab.unroll(run.policy(), PLACE, episodes=1, horizon=12, key=jax.random.key(3)).returns[0]
+        played = play(run.policy(), key=jax.random.key(3)).returns[0]
         assert float(played) == pytest.approx(best, rel=1e-3), name
     archive = searches["serene"][1].products(seed=0)["archive"]
     assert np.ptp(np.asarray(archive.tried.view[: int(archive.count)]), axis=0).min() > 2.0

@@ -73,7 +73,8 @@ def test_the_contrast_is_the_cross_entropy_of_the_pairs():
 
 
 def test_what_is_not_seen_leaves_the_code_alone():
-    encoder = HistoryEncoder(4, 3, length=6, width=8, key=jax.random.key(0))
+    network = HistoryEncoder(4, 3, length=6, width=8, key=jax.random.key(0))
+    encoder = jax.jit(lambda rows, seen: network(rows, seen))
     rows, seen = jax.random.normal(jax.random.key(1), (6, 4)), jnp.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
     changed = rows.at[jnp.array([2, 4, 5])].set(9.0)
     np.testing.assert_allclose(encoder(rows, seen), encoder(changed, seen), atol=1e-6)
@@ -87,7 +88,8 @@ def test_clam_learns_to_tell_histories_apart_without_a_gradient_from_the_policy(
     first, last = (row["metrics"]["contrast"][0] for row in (run.metrics[0], run.metrics[-1]))
     assert last < first - 0.5
     assert run.metrics[-1]["metrics"]["recognised"][0] > 0.2  # of 32 histories: chance is 0.03
-    policy, observation = run.policy(), PLACE.reset(jax.random.key(0))[1]
-    entropy = jax.grad(lambda rows: policy.entropy({**observation, "past": rows}))(observation["past"])
+    policy, observation = run.policy(), jax.jit(lambda key: PLACE.reset(key))(jax.random.key(0))[1]
+    entropy = jax.jit(jax.grad(lambda rows: policy.entropy({**observation, "past": rows})))(observation["past"])
     np.testing.assert_array_equal(entropy, np.zeros_like(entropy))
-    assert 0 <= int(policy.mode().act(observation, None, key=jax.random.key(0))[0]) < 5
+    act = jax.jit(lambda observation, key: policy.mode().act(observation, None, key=key)[0])
+    assert 0 <= int(act(observation, jax.random.key(0))) < 5

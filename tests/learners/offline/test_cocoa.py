@@ -50,12 +50,12 @@ def test_the_anchor_is_where_the_seeker_leads_in_the_world_and_the_parts_make_th
     products = run.products(seed=1)
     anchors, world, seeker = products["anchors"], products["world"], products["seeker"]
     observation, place = jnp.array([0.2, -0.4, 1.1]), jnp.array([0.2, -0.4, 1.1])
-    for _ in range(2):
-        place = world.expected(place, seeker.act(place, None, key=jax.random.key(0))[0])[0]
-    apart = anchors(observation, key=jax.random.key(5))
+    onward = jax.jit(lambda place: world.expected(place, seeker.act(place, None, key=jax.random.key(0))[0])[0])
+    place = onward(onward(place))
+    apart = jax.jit(lambda o: anchors(o, key=jax.random.key(5)))(observation)
     np.testing.assert_allclose(apart["anchor"], place, rtol=1e-5)
     np.testing.assert_allclose(apart["anchor"] + apart["delta"], observation, rtol=1e-5)
-    gradient = jax.grad(lambda o: jnp.sum(anchors(o, key=jax.random.key(5))["anchor"]))(observation)
+    gradient = jax.jit(jax.grad(lambda o: jnp.sum(anchors(o, key=jax.random.key(5))["anchor"])))(observation)
     np.testing.assert_array_equal(gradient, 0.0)
 
 
@@ -63,7 +63,8 @@ def test_random_anchors_are_observations_of_the_data() -> None:
     source = Dataset.of(example_recording(example_spec()))
     learner = dataclasses.replace(_SMALL, anchors="random")
     anchors = lab.train(learner, source, steps=20, seeds=1).products(seed=0)["anchors"]
-    drawn = np.stack([anchors(jnp.zeros(3), key=jax.random.key(i))["anchor"] for i in range(8)])
+    draw = jax.jit(jax.vmap(lambda key: anchors(jnp.zeros(3), key=key)["anchor"]))
+    drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 8)))
     known = np.asarray(source.observation)
     assert all((np.abs(known - anchor).max(axis=1) < 1e-6).any() for anchor in drawn)
     assert len(np.unique(drawn, axis=0)) > 3
@@ -74,7 +75,7 @@ def test_walks_go_back_along_one_direction_of_the_data(run: lab.Run) -> None:
     batch = source.next(None, {}, clock=Clock(jnp.asarray(0), jnp.asarray(1)), key=jax.random.key(0))[1]
     reverse = run.products(seed=0)["reverse_world"]
     quiet = dataclasses.replace(_SMALL, noise=0.0, scale=0.5)
-    walks = quiet.walks(reverse, batch, key=jax.random.key(1))
+    walks = jax.jit(lambda batch, key: quiet.walks(reverse, batch, key=key))(batch, jax.random.key(1))
     steps, rows = 4, 16
     acted = np.asarray(walks.action).reshape(steps, rows, 2)
     np.testing.assert_allclose(acted, np.broadcast_to(acted[:1], acted.shape), atol=1e-6)
@@ -83,7 +84,7 @@ def test_walks_go_back_along_one_direction_of_the_data(run: lab.Run) -> None:
     )  # half ranges are 2 about 0
     places = np.asarray(walks.observation).reshape(steps, rows, 3)
     _, noise_key = jax.random.split(jax.random.split(jax.random.key(1), steps)[0])
-    first = jax.vmap(lambda s, a, k: reverse.step(s, a, k)[0])(
+    first = jax.jit(jax.vmap(lambda s, a, k: reverse.step(s, a, k)[0]))(
         batch.next_observation, walks.action[:rows], jax.random.split(noise_key, rows)
     )
     np.testing.assert_allclose(places[0], first, rtol=1e-5)
@@ -91,7 +92,7 @@ def test_walks_go_back_along_one_direction_of_the_data(run: lab.Run) -> None:
 
 def test_worlds_then_seeker_then_the_learner_and_each_only_in_its_time() -> None:
     source = Dataset.of(example_recording(example_spec())).serve(_SMALL.needs)
-    state = _SMALL.init(source.spec, key=jax.random.key(0))
+    state = jax.jit(lambda key: _SMALL.init(source.spec, key=key))(jax.random.key(0))
     batch = source.next(None, {}, clock=Clock(jnp.asarray(0), jnp.asarray(1)), key=jax.random.key(0))[1]
     update = jax.jit(lambda state, step: _SMALL.update(state, batch, clock=Clock(step, jnp.asarray(20)), key=jax.random.key(1)))
     changed = {}

@@ -121,8 +121,8 @@ def test_dqn_weighs_rows_and_reports_their_errors():
 
 def test_sac_swings_the_pendulum_up():
     environment = lab.load_task("pendulum").environment()
-    form = lab.Gaussian(width=64, state_dependent_std=True, squash="sample", log_std_range=(-20.0, 2.0))
-    learner = lab.SAC(width=64, batch_size=128, learning_rate=2e-3, policy=form)
+    form = lab.Gaussian(width=32, state_dependent_std=True, squash="sample", log_std_range=(-20.0, 2.0))
+    learner = lab.SAC(width=32, batch_size=64, learning_rate=2e-3, policy=form)
     run = lab.train(learner, lab.Replay(environment, capacity=8_000, warmup=1_000), steps=4_000)
     found = unroll(run.policy().mode(), environment, episodes=10, horizon=200, key=jax.random.key(9))
     assert float(jnp.median(found.returns)) > -400, (
