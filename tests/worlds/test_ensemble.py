@@ -97,7 +97,7 @@ def test_bootstrap_counts_are_poisson_and_belong_to_the_row() -> None:
 def test_a_trained_world_predicts_its_data_is_unsure_elsewhere_and_can_be_planned_in() -> None:
     real = PointMass(start=(-0.9, -0.9, -0.1, 0.9), goal=(0.8, 0.0), order=2, gain=4.0, shaped=True)
     shape = DynamicsEnsemble(members=3, elites=2, width=32, depth=2)
-    run = lab.train(EnsembleDynamics(world=shape, batch_size=64), _random_flights(real), steps=1500, seeds=1)
+    run = lab.train(EnsembleDynamics(world=shape, batch_size=128), _random_flights(real), steps=1500, seeds=1)
     world = run.products(seed=0)["world"]
     assert run.metrics[-1]["metrics"]["validation_error"][0] < 0.02
     here, far = jnp.array([-0.5, 0.1, 0.3, 0.0]), jnp.array([30.0, -30.0, 20.0, 9.0])
