@@ -93,8 +93,12 @@ class Sandbox:
 
     def run_many(self, programs: Sequence[str], *, workers: int = 0) -> list[Outcome]:
         """The outcomes of several programs, in order, `workers` at a time (0: one per core)."""
+        return self.run_each([(program, "", {}) for program in programs], workers=workers)
+
+    def run_each(self, orders: Sequence[tuple[str, str, Mapping[str, str]]], *, workers: int = 0) -> list[Outcome]:
+        """The same for programs with an input and files of their own."""
         with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-            return list(pool.map(self.run, programs))
+            return list(pool.map(lambda order: self.run(order[0], input=order[1], files=order[2]), orders))
 
     def _watch(self, order: Mapping, interpreter: str) -> Outcome:
         if not sys.platform.startswith("linux"):

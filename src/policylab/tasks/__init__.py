@@ -28,6 +28,14 @@ TASKS = {
     "hopper": ("locomotion", "Hopper-v5, 3 torques; data by SAC, D4RL's scale on other dynamics"),
     "halfcheetah": ("locomotion", "HalfCheetah-v5, 6 torques; data by SAC, D4RL's scale on other dynamics"),
     "walker2d": ("locomotion", "Walker2d-v5, 6 torques; data by SAC, D4RL's scale on other dynamics"),
+    "text/arithmetic": ("text", "sums in words, 1 if right; difficulty is the number of digits"),
+    "text/countdown": ("text", "reach a number with + - * / from given ones, 1 if right; difficulty adds numbers"),
+    "text/sorting": ("text", "numbers in order, 1 if right; difficulty adds numbers"),
+    "text/retrieval": ("text", "the value of one key among many, 1 if right; difficulty doubles the pairs"),
+    "text/maze": ("text", "a walk through a maze drawn in characters, 1 if it arrives; difficulty adds cells"),
+    "text/functions": ("text", "a small Python function, 1 if it passes its tests in the sandbox; difficulty adds steps"),
+    "text/twenty-questions": ("text", "find a hidden thing in up to 20 turns, 1 if guessed; difficulty adds properties"),
+    "text/tic-tac-toe": ("text", "tic-tac-toe in words, 1 for a win, 0.5 for a draw; difficulty is the other side's skill"),
 }
 
 
