@@ -25,6 +25,7 @@ _NESTING = (
     "sindy_rl",
     "decision_transformer",
     "clam",
+    "iterated",
 )  # learners with others inside, which have to be small, too
 
 

@@ -70,6 +70,10 @@ LEARNERS = {
     "fit": ("imitation.fit", "Fit"),
     "dpo": ("preference.dpo", "DPO"),
     "kto": ("preference.kto", "KTO"),
+    "copg": ("preference.copg", "CoPG"),
+    "inpo": ("preference.inpo", "INPO"),
+    "gpo": ("preference.gpo", "GPO"),
+    "iterated": ("preference.iterated", "Iterated"),
 }
 
 FORMS = {
@@ -98,6 +102,7 @@ SCORERS = {
     # class of a fitted scorer's shape: module below policylab.scorers
     "BradleyTerry": "bradley_terry",
     "GeneralPreference": "general_preference",
+    "Pairwise": "pairwise",
 }
 
 DESCRIPTORS = {

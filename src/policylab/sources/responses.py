@@ -1,0 +1,105 @@
+"""Responses: a group of answers that the learner's policy gives now to each prompt, rated by a Scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from policylab.errors import BadInput
+from policylab.experience import Rated, Spec
+from policylab.learner import Clock, Request
+from policylab.policies.answering import Answers
+from policylab.scorer import Scorer
+from policylab.source import Source
+from policylab.sources.judged import drawn, padded, require_rows, taken
+
+
+class Responses(Source):
+    """Prompts, padded to a power of two. `sampler` names the product of the learner that answers (the explorer, or another one).
+
+    The reward of an answer is by "score" what the scorer says of each part of it, by "win_rate" the mean probability (`scorer.prefer`, ties
+    half) that it beats the other answers of its group.
+    """
+
+    prompt: PyTree[Array]
+    count: Int[Array, ""]
+    scorer: Scorer
+    specification: Spec
+    sampler: str = eqx.field(static=True, default="explorer")
+    by: str = eqx.field(static=True, default="score")
+    needs: tuple[tuple[str, Request], ...] = eqx.field(static=True, default=())
+
+    @property
+    def spec(self) -> Spec:
+        """What the prompts and answers are."""
+        return self.specification
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether the explorer, as it is now, answers."""
+        return self.sampler == "explorer"
+
+    def serve(self, needs: Mapping[str, Request]) -> Responses:
+        """These prompts, ready to answer `needs`: `Answers`."""
+        for name, request in needs.items():
+            if not isinstance(request, Answers):
+                raise BadInput(
+                    f"responses are rated answers, and {name!r} asks for {type(request).__name__}: choose a learner of them"
+                )
+            if self.by == "win_rate" and request.group < 2:
+                raise BadInput(
+                    f"{name!r} asks for one answer to each prompt and win rates need two: set the learner's group to 2 or more"
+                )
+        return replace(self, needs=tuple(needs.items()))
+
+    def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
+        """One batch per request: prompts uniform with replacement, a group of answers to each."""
+        keys = jax.random.split(key, len(self.needs))
+        batches = {name: self._draw(request, products, k) for (name, request), k in zip(self.needs, keys, strict=True)}
+        return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
+
+    def _draw(self, request: Request, products: Mapping[str, Any], key: PRNGKeyArray) -> Rated:
+        assert isinstance(request, Answers)
+        count, group = request.count, request.group
+        prompt_key, answer_key, judge_key = jax.random.split(key, 3)
+        prompt = taken(self.prompt, drawn(count, self.count, key=prompt_key))
+        policy = products[self.sampler]
+        many = jax.tree.map(lambda leaf: jnp.repeat(leaf, group, axis=0), prompt)
+        one = lambda o, k: policy.act(o, policy.initial_memory(key=k), key=k)[0]
+        flat = jax.vmap(one)(many, jax.random.split(answer_key, count * group))
+        grouped = jax.tree.map(lambda leaf: leaf.reshape(count, group, *leaf.shape[1:]), flat)
+        if self.by == "win_rate":
+            rates = jax.vmap(self._win_rates)(prompt, grouped, jax.random.split(judge_key, count))
+            reward = rates[..., None]
+        else:
+            reward = jax.vmap(self.scorer.scores)(many, flat).reshape(count, group, -1)
+        sample = flat if group == 1 else grouped
+        reward = reward[:, 0] if group == 1 else reward
+        ends = jnp.zeros(reward.shape, bool).at[..., -1].set(True)
+        shape = reward.shape[:-1]
+        return Rated(prompt, sample, reward, ends, jnp.ones(shape), jnp.zeros(shape, jnp.int32))
+
+    def _win_rates(self, prompt: PyTree, answers: PyTree, key: PRNGKeyArray) -> Float[Array, " group"]:
+        size = jax.tree.leaves(answers)[0].shape[0]
+        keys = jax.random.split(key, size * size).reshape(size, size)
+
+        def beats(a: PyTree, b: PyTree, k: PRNGKeyArray) -> Array:
+            said = self.scorer.prefer(prompt, a, b, key=k)
+            return (said[0] + 0.5 * said[1]) / jnp.maximum(1.0 - said[3], 1e-6)
+
+        table = jax.vmap(lambda a, row: jax.vmap(lambda b, k: beats(a, b, k))(answers, row))(answers, keys)
+        return jnp.sum(jnp.where(jnp.eye(size, dtype=bool), 0.0, table), axis=1) / (size - 1)
+
+    @staticmethod
+    def of(prompt: PyTree, scorer: Scorer, *, spec: Spec, sampler: str = "explorer", by: str = "score") -> Responses:
+        """Prompts from arrays [row, ...]. Raises `BadInput` at prompts that are not finite, and at a way of judging that there is not."""
+        rows = require_rows({"prompt": prompt}, what="prompts")
+        if by not in ("score", "win_rate"):
+            raise BadInput(f"by is {by!r}: choose score or win_rate")
+        return Responses(padded(prompt, rows), jnp.asarray(rows, jnp.int32), scorer, spec, sampler, by)
