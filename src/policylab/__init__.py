@@ -65,6 +65,8 @@ _PUBLIC = {
     "Language": "policies.language",
     "LanguagePolicy": "policies.language",
     "text_spec": "policies.language",
+    "load_language": "data.checkpoint_folders",
+    "save_language": "data.checkpoint_folders",
     "Tokenizer": "tokenizer",
     "characters": "tokenizer",
     "byte_pairs": "tokenizer",
