@@ -72,7 +72,7 @@ def _row(card: Mapping[str, Any], file: Path | None, built: bool, folder: str | 
     current = [run for run in runs if run.counts and run.started["declaration"] == declaration]
     if current:
         last = current[-1].ended
-        stale = bool(provenance.changed(last["code"], package))
+        stale = bool(provenance.changed(last, package))
         row |= {"status": "works", "verdict": last["verdict"], "scale": last["scale"], "stale": stale}
     return row
 
@@ -81,8 +81,7 @@ def _declaration(file: Path, runs: Sequence[records.Run], package: Path) -> str:
     """The hash of a claim as now declared: that of its last run if its file is unchanged since, else read from its text."""
     name = file.relative_to(package).as_posix()
     for run in reversed(runs):
-        recorded = run.ended.get("code", {}) if run.ended else {}
-        if name in recorded and not provenance.changed({name: recorded[name]}, package):
+        if run.ended and name in run.ended.get("code", {}) and not provenance.changed(run.ended, package, only=name):
             return run.started["declaration"]
     try:
         declared = provenance.declared_in(file.read_text(encoding="utf-8"))

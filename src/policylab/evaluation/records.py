@@ -1,6 +1,7 @@
 """Append-only records of runs: one JSON document per line, one file per system. A line once written is never changed.
 
 A run is a `started` line, a `look` line after each look, and a `finished` or `aborted` line; a killed run leaves what it had written.
+A `rehashed` line gives a finished run's code, unchanged since, in hashes of a newer kind.
 Nothing heavy is imported here: the catalogue reads these files in milliseconds."""
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def runs(paths: Iterable[Path]) -> list[Run]:
                 here[line["run"]].looks.append(line)
             elif line["event"] in ("finished", "aborted"):
                 here[line["run"]].ended = line
+            elif line["event"] == "rehashed" and (ended := here[line["run"]].ended):
+                here[line["run"]].ended = ended | {name: line[name] for name in ("code", "names", "idle")}
         for name, run in here.items():
             if name not in found or found[name].ended is None:
                 found[name] = run

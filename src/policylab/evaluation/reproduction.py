@@ -61,12 +61,13 @@ def reproduce(system: str | Claim, *, seeds: int | None = None, first_seed: int 
     bar = Progress(f"{claim.system}: looks", most, enabled=progress)
     standing: Standing | None = None
     try:
-        for standing in settle(claim, seeds=seeds, first_seed=first_seed):
-            record(
-                "look", units=standing.units, verdict=standing.verdict, values=_listed(standing.values),
-                parts=[part.document() for part in standing.parts], seconds=round(time.perf_counter() - started, 2),
-            )  # fmt: skip
-            bar.advance(most if standing.final else standing.units)
+        with provenance.Calls() as calls:
+            for standing in settle(claim, seeds=seeds, first_seed=first_seed):
+                record(
+                    "look", units=standing.units, verdict=standing.verdict, values=_listed(standing.values),
+                    parts=[part.document() for part in standing.parts], seconds=round(time.perf_counter() - started, 2),
+                )  # fmt: skip
+                bar.advance(most if standing.final else standing.units)
     except BaseException as reason:
         record("aborted", reason=f"{type(reason).__name__}: {reason}", seconds=round(time.perf_counter() - started, 2))
         raise
@@ -75,7 +76,7 @@ def reproduce(system: str | Claim, *, seeds: int | None = None, first_seed: int 
     record(
         "finished", verdict=standing.verdict, scale=claim.scale, p=standing.p, units=standing.units,
         parts=[part.document() for part in standing.parts], values=_listed(standing.values),
-        code=provenance.code_of(file), seconds=round(seconds, 2),
+        seconds=round(seconds, 2), **provenance.code_of(file, calls.names()),
     )  # fmt: skip
     attempt = records.tries(records.runs([path]), declaration)
     numbers = tuple(range(first_seed, first_seed + standing.units))
