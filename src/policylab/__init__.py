@@ -167,6 +167,7 @@ _PUBLIC = {
     "GPO": "learners.preference.gpo",
     "Iterated": "learners.preference.iterated",
     "Comparisons": "sources.comparisons",
+    "load_judged": "data.preferences",
     "Responses": "sources.responses",
     "Pairwise": "scorers.pairwise",
     "PreferenceTable": "scorers.preference_table",

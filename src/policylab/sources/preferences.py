@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from policylab.data.judged_texts import answers_of, prompts_of
+from policylab.data.preferences import Judged
 from policylab.errors import BadInput
 from policylab.experience import Preference, Spec
 from policylab.learner import Clock, Everything, Pairs, Request
@@ -83,3 +85,15 @@ class Preferences(Source):
         columns = {"observation": observation, "a": a, "b": b, "p": p, "weight": weight}
         shaped: dict[str, Any] = {name: padded(column, rows) for name, column in columns.items()}
         return Preferences(**shaped, count=jnp.asarray(rows, jnp.int32), specification=spec)
+
+    @staticmethod
+    def of_rows(judged: Judged[Any], *, spec: Spec) -> Preferences:
+        """Pairs that `load_judged` has read. `spec` says what prompts and answers are; its tokenizer makes numbers of texts. Raises `BadInput`
+        at another layout than pairs, and at the first row that does not fit."""
+        if judged.layout != "pairs":
+            raise BadInput(
+                f"{judged.name} holds {judged.layout}, not pairs: choose a learner of {judged.layout}, such as KTO or BC"
+            )
+        columns = judged.columns()
+        prompt, a, b = prompts_of(columns["prompt"], spec), answers_of(columns["a"], spec), answers_of(columns["b"], spec)
+        return Preferences.of(prompt, a, b, columns["p"], spec=spec, weight=columns["weight"])

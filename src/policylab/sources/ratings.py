@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from policylab.data.judged_texts import answers_of, prompts_of
+from policylab.data.preferences import Judged
 from policylab.errors import BadInput
-from policylab.experience import Rated, Spec
+from policylab.experience import Rated, Spec, Tokens
 from policylab.learner import Clock, Request
 from policylab.policies.answering import Answers
 from policylab.source import Source
@@ -96,3 +98,23 @@ class Ratings(Source):
         rows = require_rows(columns, what="answers")
         shaped: dict[str, Any] = {name: padded(column, rows) for name, column in columns.items()}
         return Ratings(**shaped, count=jnp.asarray(rows, jnp.int32), specification=spec)
+
+    @staticmethod
+    def of_rows(judged: Judged[Any], *, spec: Spec) -> Ratings:
+        """Rated answers that `load_judged` has read, raters numbered in the order of their names. `spec` says what prompts and answers are; its
+        tokenizer makes numbers of texts. Raises `BadInput` at another layout than ratings, and at the first row that does not fit."""
+        if judged.layout != "ratings":
+            raise BadInput(
+                f"{judged.name} holds {judged.layout}, not ratings: choose a learner of {judged.layout}, such as DPO or BC"
+            )
+        columns = judged.columns()
+        prompt, answer = prompts_of(columns["prompt"], spec), answers_of(columns["answer"], spec)
+        rater = np.unique(np.asarray(columns["rater"], str), return_inverse=True)[1].astype(np.int32)
+        reward = np.asarray(columns["rating"], np.float64)
+        if isinstance(answer, Tokens):  # the rating of a text stands on its last token
+            last = np.maximum(np.sum(np.asarray(answer.kind) == 2, axis=1) - 1, 0)
+            ends = np.arange(answer.kind.shape[1]) == last[:, None]
+            return Ratings.of(
+                prompt, answer, ends * reward[:, None], spec=spec, ends=ends, weight=columns["weight"], rater=rater
+            )
+        return Ratings.of(prompt, answer, reward, spec=spec, weight=columns["weight"], rater=rater)

@@ -31,8 +31,8 @@ class CoPG(Learner):
         1 / (2 beta) E[ (R(y) - R(y') - beta (log [pi(y)/ref(y)] - log [pi(y')/ref(y')]))^2 ]                     (equation 5)
 
     for two answers, and has the optimum of E[R] - beta KL(pi || ref), pi ~ ref exp(R / beta), wherever the answers come from. A gap of 1/2
-    between a preferred and a rejected answer is IPO; answers of the policy itself give RLOO. "none" and "batch" (the mean of R_b over
-    the whole batch) are what it is compared with: off policy their fixed points are others.
+    between a preferred and a rejected answer is IPO; answers of the policy itself give RLOO. "none" and "batch" (the mean reward
+    of the whole batch) are what it is compared with: off policy their fixed points are others.
     """
 
     beta: float = setting(0.1, "how strongly the policy is held to the reference, in units of reward per nat", above=0.0)
@@ -64,7 +64,7 @@ class CoPG(Learner):
         if self.baseline == "none":
             return gain
         if self.baseline == "batch":
-            return gain - jnp.mean(gain)
+            return gain - jnp.mean(reward)
         return (gain - jnp.mean(gain, axis=1, keepdims=True)) * self.group / (self.group - 1)
 
     def update(
