@@ -1,7 +1,8 @@
 """What a claim's measurement can reach of the code, so that a verdict goes stale when that changes and not when its file does.
 
-A file is taken apart into units: functions, classes (their heading, fields and special methods), methods, assignments, imports. A unit
-is reached if a name that it binds is used in a unit that is reached, wherever that is; a method also needs its class to be reached.
+A file is taken apart into units: functions, classes (their heading and fields), methods, assignments, imports. A unit is reached if a
+name that it binds is used in a unit that is reached, wherever that is; a method also needs its class to be reached, and a special
+method needs nothing else.
 Names are compared as such, without types: `x.act` reaches every `act` of every reached class, so that too much is reached rather than
 too little. Words in short strings count as used, too (registries, `getattr`). Comments, docstrings and annotations of arguments do
 not count as meaning."""
@@ -30,7 +31,7 @@ class Unit:
     owner: str
     uses: frozenset[str]
     text: str
-    runs: bool = False  # a function or method, which does nothing until it is called
+    kind: str = ""  # "function" (or method) or "import", which do nothing until a function is called
 
     def reached(self, names: frozenset[str] | set[str]) -> bool:
         """Whether code that uses `names` can run it."""
@@ -51,13 +52,13 @@ def names_reached(files: Iterable[Path], start: Iterable[str]) -> frozenset[str]
 
 def meaning(content: bytes, names: frozenset[str], called: frozenset[str] | None = None) -> str:
     """16 hexadecimal digits: the hash of the units of a file that are reached by `names`. Where its classes were not used, `called` names
-    the functions that were: others, and all methods, are left out then. Raises `SyntaxError` for what is no Python."""
+    the functions that were: others, all methods and all imports are left out then. Raises `SyntaxError` for what is no Python."""
     said = [unit.text for unit in units(content) if unit.reached(names) and _counts(unit, called)]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
 
 def _counts(unit: Unit, called: frozenset[str] | None) -> bool:
-    return called is None or not unit.runs or (not unit.owner and not unit.binds.isdisjoint(called))
+    return called is None or not unit.kind or (unit.kind == "function" and not unit.owner and not unit.binds.isdisjoint(called))
 
 
 def words(content: bytes) -> frozenset[str]:
@@ -76,13 +77,13 @@ def _units(node: ast.stmt) -> Iterator[Unit]:
         for alias in node.names:
             name = alias.asname or alias.name.partition(".")[0]
             place = "." * node.level + (node.module or "") if isinstance(node, ast.ImportFrom) else ""
-            yield Unit(frozenset({name}), "", frozenset({alias.name}), f"{place} {alias.name} {name}")
+            yield Unit(frozenset({name}), "", frozenset({alias.name}), f"{place} {alias.name} {name}", "import")
     elif isinstance(node, ast.ClassDef):
-        methods = [item for item in node.body if isinstance(item, _FUNCTION) and not item.name.startswith("__")]
+        methods = [item for item in node.body if isinstance(item, _FUNCTION)]
         node.body = [item for item in node.body if item not in methods]
         yield _unit(node, {node.name})
         for method in methods:
-            yield _unit(method, {method.name}, owner=node.name)
+            yield _unit(method, set() if method.name.startswith("__") else {method.name}, owner=node.name)
     elif isinstance(node, _FUNCTION):
         yield _unit(node, {node.name})
     elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -104,7 +105,7 @@ def _unit(node: ast.stmt, binds: set[str], owner: str = "") -> Unit:
             uses.add(part.name)
         elif isinstance(part, ast.Constant) and isinstance(part.value, str) and len(part.value) <= _LONGEST:
             uses.update(_WORD.findall(part.value))
-    return Unit(frozenset(binds), owner, frozenset(uses), ast.dump(node), isinstance(node, _FUNCTION))
+    return Unit(frozenset(binds), owner, frozenset(uses), ast.dump(node), "function" if isinstance(node, _FUNCTION) else "")
 
 
 def _plain(node: ast.stmt) -> ast.stmt:
