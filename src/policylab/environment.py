@@ -54,6 +54,17 @@ class Environment(eqx.Module):
         """
         return jax.tree.map(lambda new, old: jnp.where(ended, new, old), self.reset(key), (state, observation))
 
+    def advance(
+        self, state: PyTree, action: PyTree, step_key: PRNGKeyArray, reset_key: PRNGKeyArray
+    ) -> tuple[PyTree, PyTree, Step]:
+        """`step`, then `renew` where that ended the episode: the state and observation to go on from, and the step.
+
+        For whoever rolls out on and on; a hosted environment does both in one call.
+        """
+        state, step = self.step(state, action, step_key)
+        state, observation = self.renew(state, step.observation, step.terminal | step.truncated, reset_key)
+        return state, observation, step
+
     def at(self, observation: PyTree) -> PyTree:
         """The state that shows `observation`, where it can be known (branched rollouts; every World has it)."""
         raise Unsupported(f"{type(self).__name__} cannot be put into a state that shows a given observation")

@@ -10,14 +10,14 @@ import equinox as eqx
 import gymnasium
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_batching import custom_vmap
-from jax.experimental import io_callback
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from policylab import spaces
 from policylab.environment import Environment, Step
+from policylab.environments.calling import call_host, forget_failure
 from policylab.environments.hosting import Host, build_by_id, limited
+from policylab.environments.seeding import key_words
 from policylab.errors import BadInput
 from policylab.experience import Spec
 
@@ -34,7 +34,7 @@ class Place(eqx.Module):
 class Gymnasium(Environment):
     """A Gymnasium environment, by its registered id or a function that makes one.
 
-    One ordered callback moves all slots at once: `vmap` over environments, and over seeds around that, folds into the same
+    One call moves all slots at once: `vmap` over environments, and over seeds around that, folds into the same
     single call. Random numbers of an episode come from the key of its `reset`, so equal keys give equal starts. The step
     that ends an episode shows the last observation, not the one after a reset; `truncated` is the environment's own time
     limit (`horizon`, in steps, replaces the registered one; 0 keeps it). `control_rate` is in steps per second (0: as the
@@ -95,6 +95,16 @@ class Gymnasium(Environment):
         slot, moves, observation = _one(_renew(self.host), state.slot, state.moves, ended, seed, observation)
         return Place(slot, moves), observation
 
+    def advance(
+        self, state: Place, action: PyTree, step_key: PRNGKeyArray, reset_key: PRNGKeyArray
+    ) -> tuple[Place, PyTree, Step]:
+        """`step` and `renew` in one call; the seed of a new episode is drawn on the host, only where one begins."""
+        action, words = _cast(self.spec.action, action), key_words(reset_key)
+        place, observation, row = _one(_advance(self.host), state.slot, state.moves, words, action)
+        last, reward, terminal, truncated, success = row
+        info = {"success": success} if self.host.success else {}
+        return Place(*place), observation, Step(last, reward, terminal, truncated, None, info)
+
 
 @contextmanager
 def explained() -> Generator[None, None, None]:
@@ -105,6 +115,7 @@ def explained() -> Generator[None, None, None]:
         for host in _HOSTS.values():
             failure, host.failure = host.failure, None
             if failure is not None:
+                forget_failure()
                 raise failure from error
         raise
 
@@ -123,7 +134,8 @@ def _folding(host: Host, method: Callable, results: Callable[[int], PyTree]) -> 
 
     def guarded(*values: Any) -> Any:
         try:
-            return method(*jax.tree.map(np.asarray, values))
+            with host.lock:  # calls that do not depend on each other may come at the same time
+                return method(*values)
         except Exception as error:  # of any kind: kept for `explained`, and raised on
             host.failure = error
             raise
@@ -131,7 +143,7 @@ def _folding(host: Host, method: Callable, results: Callable[[int], PyTree]) -> 
     @custom_vmap
     def many(*values: PyTree) -> PyTree:
         count = jax.tree.leaves(values)[0].shape[0]
-        return io_callback(guarded, results(count), *values, ordered=True)
+        return call_host(guarded, results(count), *values)
 
     @many.def_vmap
     def _(axis_size: int, batched: list, *values: PyTree) -> tuple[PyTree, PyTree]:
@@ -177,6 +189,15 @@ def _renew(host: Host) -> Callable:
 @_remember
 def _step(host: Host) -> Callable:
     return _folding(host, host.step, lambda n: _step_results(host, n))
+
+
+@_remember
+def _advance(host: Host) -> Callable:
+    def results(n: int) -> PyTree:
+        slot, *row = _step_results(host, n)
+        return (slot, slot), _observations(host, n), tuple(row)
+
+    return _folding(host, host.advance, results)
 
 
 def _step_results(host: Host, count: int) -> PyTree:

@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import io
 import os
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 
 from policylab import spaces
+from policylab.environments.seeding import seed_of
 from policylab.errors import BadInput
 from policylab.experience import Spec
 
@@ -51,6 +53,7 @@ class Host:
     def __init__(self, build: Callable[..., gymnasium.Env], label: str, control_rate: float = 0.0, capacity: int = 128) -> None:
         self.build, self.label, self.capacity = build, label, capacity
         self.failure: Exception | None = None
+        self.lock = threading.RLock()
         self.slots: OrderedDict[int, Slot] = OrderedDict()
         self.count = 0
         first = build()
@@ -95,7 +98,7 @@ class Host:
     def renew(self, numbers: np.ndarray, moves: np.ndarray, ended: np.ndarray, seeds: np.ndarray, observation: Any) -> tuple:
         """Start a new episode in the slots whose flag `ended` is set: (slot numbers, moves, observations)."""
         numbers, moves, observation = np.array(numbers), np.array(moves), jax.tree.map(np.array, observation)
-        for row in np.flatnonzero(ended):
+        for row in map(int, np.flatnonzero(ended)):
             numbers[row] = self._find(int(numbers[row]), int(moves[row]))
             moves[row] += 1
             self._release(self.slots[int(numbers[row])])
@@ -108,8 +111,7 @@ class Host:
 
         Ended slots stay as they are and give no reward.
         """
-        numbers, moves, actions = np.array(numbers), np.asarray(moves), jax.tree.map(np.asarray, actions)
-        count = len(numbers)
+        numbers, count = np.array(numbers), len(numbers)
         observation, reward = self.buffer(count), np.zeros((count, *self.spec.reward_shape), np.float32)
         terminal, truncated, success = np.zeros(count, bool), np.zeros(count, bool), np.zeros(count, np.float32)
         for row in range(count):
@@ -127,6 +129,16 @@ class Host:
             self.write(observation, row, slot.observation)
             terminal[row], truncated[row], success[row] = slot.terminal, slot.truncated, slot.success
         return numbers, observation, reward, terminal, truncated, success
+
+    def advance(self, numbers: np.ndarray, moves: np.ndarray, words: np.ndarray, actions: Any) -> tuple:
+        """`step`, then `renew` of what ended, seeded from the words of a key: ((slot numbers, moves), the observations to go on from,
+        (the step's observation, reward, terminal, truncated, success))."""
+        numbers, last, reward, terminal, truncated, success = self.step(numbers, moves, actions)
+        ended, moves, observation = terminal | truncated, moves + 1, last
+        if ended.any():
+            seeds = [seed_of(one) if end else 0 for one, end in zip(words, ended, strict=True)]
+            numbers, moves, observation = self.renew(numbers, moves, ended, np.array(seeds), last)
+        return (numbers, moves), observation, (last, reward, terminal, truncated, success)
 
     def _make_room(self, count: int) -> None:
         self.capacity = max(self.capacity, 2 * count)

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Key, PRNGKeyArray, PyTree
 
 from policylab.environment import Environment
 from policylab.errors import BadInput
@@ -54,7 +54,7 @@ def move(
     policy: Policy,
     actors: Actors,
     *,
-    key: PRNGKeyArray,
+    key: Key[Array, "*environment_purpose"],
     log_prob: bool = False,
     notes: Callable[[PyTree], dict[str, PyTree]] | None = None,
 ) -> tuple[Actors, Window]:
@@ -62,10 +62,11 @@ def move(
 
     `next_observation` is the one that the step led to, before any reset. With `log_prob` the acting policy's log-probability
     of each action stands in `extra["log_prob"]`; `notes` says what else to store there, from the policy's memory after it acted.
+    Whoever moves many times in a row may give the `move_keys` of each time's key instead, which are then made all at once.
     """
 
-    def one(state: PyTree, observation: PyTree, memory: PyTree, key: PRNGKeyArray) -> tuple[Actors, Window]:
-        act_key, step_key, reset_key, memory_key = jax.random.split(key, 4)
+    def one(state: PyTree, observation: PyTree, memory: PyTree, keys: Key[Array, " purpose"]) -> tuple[Actors, Window]:
+        act_key, step_key, reset_key, memory_key = keys
         extra = {}
         if log_prob:
             action, extra["log_prob"], memory = policy.sample(observation, memory, key=act_key)
@@ -73,17 +74,21 @@ def move(
             action, memory = policy.act(observation, memory, key=act_key)
         if notes is not None:
             extra |= notes(memory)
-        state, step = environment.step(state, action, step_key)
+        state, following, step = environment.advance(state, action, step_key, reset_key)
         ended = step.terminal | step.truncated
         row = Window(
             observation, action, step.reward, step.observation, step.terminal, step.truncated,
             jnp.ones((), bool), jnp.ones((), jnp.int32), extra=extra,
         )  # fmt: skip
-        state, observation = environment.renew(state, step.observation, ended, reset_key)
-        return Actors(state, observation, select(ended, policy.initial_memory(key=memory_key), memory)), row
+        return Actors(state, following, select(ended, policy.initial_memory(key=memory_key), memory)), row
 
-    count = jax.tree.leaves(actors.observation)[0].shape[0]
-    return jax.vmap(one)(actors.state, actors.observation, actors.memory, jax.random.split(key, count))
+    keys = key if key.ndim else move_keys(key, jax.tree.leaves(actors.observation)[0].shape[0])
+    return jax.vmap(one)(actors.state, actors.observation, actors.memory, keys)
+
+
+def move_keys(key: PRNGKeyArray, count: int) -> Key[Array, "environment purpose"]:
+    """The keys [environment, purpose] of one `move` of `count` copies."""
+    return jax.vmap(lambda one: jax.random.split(one, 4))(jax.random.split(key, count))
 
 
 def require_one_player(environment: Environment, source: str) -> None:

@@ -188,8 +188,13 @@ class Replay(Source):
             act = partial(_where_due(act), due)
         actors, made = act(policy, state.actors, key)
         slot = (state.written + jnp.arange(self.collect)) % self.slots
-        target = jnp.where(due, slot, self.slots)  # outside of the ring, where nothing was made
-        rows = jax.tree.map(lambda ring, new: ring.at[target].set(new, mode="drop"), state.rows, made)
+
+        def write(i: Int[Array, ""], rows: Window) -> Window:
+            return jax.tree.map(lambda ring, new: ring.at[slot[i]].set(new[i]), rows, made)
+
+        # A loop whose length XLA cannot know: a plain write would be fused with what is read from the ring later, and to have both the
+        # old ring and the new one all of it would be copied at every update.
+        rows = jax.lax.fori_loop(0, jnp.where(due & (clock.step < clock.total), self.collect, 0), write, state.rows)
         priorities = state.priorities
         if priorities is not None:
             row = (slot[:, None] * self.environments + jnp.arange(self.environments)).reshape(-1)

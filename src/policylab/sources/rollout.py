@@ -9,7 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, Key, PRNGKeyArray, PyTree
 
 from policylab.environment import Environment, unroll
 from policylab.errors import BadInput
@@ -18,7 +18,7 @@ from policylab.learner import Clock, Request, WholeEpisodes, Windows
 from policylab.policies.population import Population
 from policylab.policy import Policy
 from policylab.source import Source
-from policylab.sources.acting import Actors, begin, explorer_of, identity, move, require_one_player
+from policylab.sources.acting import Actors, begin, explorer_of, identity, move, move_keys, require_one_player
 
 
 class Rollout(Source):
@@ -29,7 +29,7 @@ class Rollout(Source):
     begins: `terminal` (the process ended) and `truncated` (its time was up) say so, and `next_observation` is what the step led
     to, never the reset that followed, so that values are bootstrapped right. For `WholeEpisodes(count)` every batch holds `count`
     new episodes from their start to their end, padded to `steps` (`valid` is False there). Where the explorer is a `Population`, every
-    member plays them, all from the same starts, and leaves are [member, episode, time].
+    member plays, whole episodes all from the same starts, windows in copies of its own, and leaves are [member, episode, time].
 
     `steps` and `environments` replace what the learner asks for; 0 leaves it so, and takes the environment's horizon for whole
     episodes. Fields: `log_prob` (windows), `return_to_go` (whole episodes, undiscounted).
@@ -97,7 +97,10 @@ class Rollout(Source):
         """Fresh episodes; nothing where every batch begins with fresh ones."""
         if isinstance(self.needs[0][1], WholeEpisodes):
             return None
-        return begin(self.environment, explorer_of(products), self._shape[0], key=key)
+        policy, start = explorer_of(products), lambda one, k: begin(self.environment, one, self._shape[0], key=k)
+        if isinstance(policy, Population):
+            return jax.vmap(start)(policy.members, jax.random.split(key, policy.size))
+        return start(policy, key)
 
     @property
     def restorable(self) -> bool:
@@ -110,16 +113,23 @@ class Rollout(Source):
 
     def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Window]:
         """The next windows [environment, time]."""
-        policy, (environments, steps), request = explorer_of(products), self._shape, self.needs[0][1]
+        policy, request = explorer_of(products), self.needs[0][1]
         if isinstance(request, WholeEpisodes):
-            played = lambda one: self._episodes(one, environments, steps, request, key)
+            played = lambda one: self._episodes(one, *self._shape, request, key)
             return state, jax.vmap(played)(policy.members) if isinstance(policy, Population) else played(policy)
+        if isinstance(policy, Population):
+            return jax.vmap(self._windows)(policy.members, state, jax.random.split(key, policy.size))
+        return self._windows(policy, state, key)
 
-        def forward(actors: Actors, key: PRNGKeyArray) -> tuple[Actors, Window]:
-            return move(self.environment, policy, actors, key=key, log_prob="log_prob" in request.fields)
+    def _windows(self, policy: Policy, state: Actors, key: PRNGKeyArray) -> tuple[Actors, Window]:
+        (environments, steps), request = self._shape, self.needs[0][1]
+
+        def forward(actors: Actors, keys: Key[Array, "environment purpose"]) -> tuple[Actors, Window]:
+            return move(self.environment, policy, actors, key=keys, log_prob="log_prob" in request.fields)
 
         memory = state.memory
-        state, rows = jax.lax.scan(forward, state, jax.random.split(key, steps))
+        keys = jax.vmap(lambda one: move_keys(one, environments))(jax.random.split(key, steps))
+        state, rows = jax.lax.scan(forward, state, keys)
         return state, replace(jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), rows), memory=memory)
 
     def _episodes(self, policy: Policy, count: int, horizon: int, request: Request, key: PRNGKeyArray) -> Window:
