@@ -25,6 +25,11 @@ _NESTING = (
     "sindy_rl",
     "decision_transformer",
     "clam",
+    "reconstructing",
+    "independent",
+    "members",
+    "alternate",
+    "lora",
     "iterated",
 )  # learners with others inside, which have to be small, too
 

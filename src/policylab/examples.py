@@ -29,12 +29,25 @@ def example_spec(*, discrete: bool = False) -> Spec:
 
 
 def example_specs() -> tuple[Spec, ...]:
-    """Specs with torques, choices, choices in numbered states, actions with named parts, and choices whose features are observed."""
+    """Specs with torques, choices, choices in numbered states, actions with named parts, choices whose features are observed, and two
+    players together."""
     torques, choices = example_spec(), example_spec(discrete=True)
     numbered = dataclasses.replace(choices, observation=spaces.Discrete(5), statistics={})
     named = spaces.Composite((("push", torques.action), ("gear", choices.action)))
     listed = dataclasses.replace(choices, observation=spaces.Box((3, 2)), statistics={})
-    return torques, choices, numbered, dataclasses.replace(torques, action=named, statistics={}), listed
+    seats = (("playing", spaces.Box((2,), 0.0, 1.0)), ("gained", spaces.Box((2,))))
+    seen = spaces.Composite((("first", choices.observation), ("second", choices.observation), *seats))
+    both = spaces.Composite((("first", choices.action), ("second", choices.action)))
+    joint = dataclasses.replace(choices, observation=seen, action=both, statistics={})
+    return torques, choices, numbered, dataclasses.replace(torques, action=named, statistics={}), listed, joint
+
+
+def example_text_spec() -> Spec:
+    """Prompts and answers of at most 8 characters of a small alphabet."""
+    from policylab.policies.language import text_spec
+    from policylab.tokenizer import characters
+
+    return text_spec(characters("abc "), prompt=8, answer=8)
 
 
 def example_recording(spec: Spec, *, episodes: int = 8, length: int = 8) -> Recording:

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
 
 from policylab import spaces
 from policylab.conformance.requirements import Test, arrays_only, inside, same, shapes
 from policylab.errors import BadInput, Unsupported
-from policylab.examples import example_spec, example_specs
-from policylab.experience import Spec, Window
+from policylab.examples import example_spec, example_specs, example_text_spec
+from policylab.experience import Spec, Tokens, Window
+from policylab.policies.language import is_text
 from policylab.policy import Form, Policy, log_prob
 
 
@@ -25,9 +27,23 @@ def _builds(form: Form, spec: Spec) -> bool:
     return True
 
 
+def _text_or_torques(form: Form) -> Spec:
+    texts = example_text_spec()
+    return texts if _builds(form, texts) else example_spec()
+
+
+def _seen(spec: Spec, key: PRNGKeyArray) -> PyTree:
+    """An observation: a prompt of random length where these are texts."""
+    drawn = spaces.sample(spec.observation, key=key)
+    if not is_text(spec):
+        return drawn
+    length = jax.random.randint(key, (), 1, drawn.shape[0] + 1)
+    return Tokens(drawn.astype(jnp.int32), (jnp.arange(drawn.shape[0]) < length).astype(jnp.int32))
+
+
 def form_tests(form: Form, spec: Spec | None) -> Iterator[Test]:
     """The tests of a form, and of a policy that it builds."""
-    chosen = spec or next((one for one in example_specs() if _builds(form, one)), example_spec())
+    chosen = spec or next((one for one in example_specs() if _builds(form, one)), None) or _text_or_torques(form)
 
     def hashable() -> None:
         assert hash(form) == hash(dataclasses.replace(form)), "a form must be a frozen dataclass of hashable fields"
@@ -45,7 +61,7 @@ def policy_tests(policy: Policy, spec: Spec) -> Iterator[Test]:
     """The tests of a policy on observations of these spaces."""
     key = jax.random.key(0)
     keys = jax.random.split(key, 5)
-    observations = jax.vmap(lambda k: spaces.sample(spec.observation, key=k))(keys)
+    observations = jax.vmap(lambda k: _seen(spec, k))(keys)
     one = jax.tree.map(lambda leaf: leaf[0], observations)
     act = jax.jit(lambda p, o, m, k: p.act(o, m, key=k))
 

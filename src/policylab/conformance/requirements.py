@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from policylab import spaces
+from policylab.experience import Tokens
 
 Test = tuple[str, Callable[[], None]]
 
@@ -43,6 +44,11 @@ def shapes(tree: PyTree) -> PyTree:
 
 def inside(space: spaces.Space, value: PyTree) -> None:
     """The action has the shapes of the space and lies in it."""
+    if isinstance(value, Tokens):
+        kind = np.asarray(value.kind)
+        written = int(np.sum(kind == 2))
+        assert np.all(kind[:written] == 2) and np.all(kind[written:] == 0), "an answer has kind 2, then 0 to its end"  # noqa: PT018
+        value = value.ids
     given = jax.tree.map(lambda leaf: np.shape(leaf), value)
     wanted = jax.tree.map(lambda leaf: np.shape(leaf), spaces.zeros(space))
     assert given == wanted, f"an action has shapes {given}, not {wanted} of {spaces.describe(space)}"

@@ -11,7 +11,7 @@ from policylab.networks.decoder import Decoder, Layer, attended, places
 
 
 class Cache(eqx.Module):
-    """One pair of arrays per layer, [batch, place, group, size]: the prompt's places first, then one per written token.
+    """One pair of arrays per layer, [batch * group, place, size]: the prompt's places first, then one per written token.
 
     A prompt's padding stays where it is and is never looked at (`valid`), so that all rows write to the same place at every step;
     `count` is the number of valid tokens of each row so far, which is the position of its next one.
@@ -21,6 +21,12 @@ class Cache(eqx.Module):
     values: tuple[Array, ...]
     valid: Bool[Array, "batch place"]
     count: Int[Array, " batch"]
+
+    def repeated(self, times: int) -> Cache:
+        """Every text as often, next to each other: a prompt is read once and answered several times."""
+        batch = self.count.shape[0]
+        again = lambda leaf: jnp.repeat(leaf.reshape(batch, -1, *leaf.shape[1:]), times, axis=0).reshape(-1, *leaf.shape[1:])
+        return jax.tree.map(again, self)
 
 
 def prefill(
@@ -39,7 +45,7 @@ def prefill(
     x, (keys, values) = jax.lax.scan(step, x, network.layers)
     count = jnp.sum(valid, axis=-1, dtype=jnp.int32)
     last = jnp.take_along_axis(x, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]
-    longer = lambda stack: tuple(jnp.pad(layer, ((0, 0), (0, room), (0, 0), (0, 0))) for layer in stack)
+    longer = lambda stack: tuple(jnp.pad(layer, ((0, 0), (0, room), (0, 0))) for layer in stack)
     cache = Cache(longer(keys), longer(values), jnp.pad(valid, ((0, 0), (0, room))), count)
     return cache, network.logits(network.norm(last))
 

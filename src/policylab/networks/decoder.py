@@ -121,15 +121,16 @@ class Layer(eqx.Module):
 
     def project(
         self, x: Float[Array, "batch time width"], turn: tuple[Array, Array] | None
-    ) -> tuple[
-        Float[Array, "batch time head size"], Float[Array, "batch time group size"], Float[Array, "batch time group size"]
-    ]:
-        """Queries, keys and values of every head, turned by their positions."""
+    ) -> tuple[Float[Array, "batch time head size"], Float[Array, "row time size"], Float[Array, "row time size"]]:
+        """Queries, keys and values of every head, turned by their positions; of the last two
+        every group of every text is a row."""
         normed = self.attention_norm(x)
         query, key, value = (line(normed).reshape(*x.shape[:2], -1, self.size) for line in (self.query, self.key, self.value))
         query = query if self.query_norm is None else self.query_norm(query)
         key = key if self.key_norm is None else self.key_norm(key)
-        return (query, key, value) if turn is None else (turned(query, turn), turned(key, turn), value)
+        query, key = (query, key) if turn is None else (turned(query, turn), turned(key, turn))
+        key, value = (part.swapaxes(1, 2).reshape(-1, x.shape[1], self.size) for part in (key, value))
+        return query, key, value
 
     def finish(
         self, x: Float[Array, "batch time width"], mixed: Float[Array, "batch time all_heads"]
@@ -144,21 +145,20 @@ class Layer(eqx.Module):
 
 def attended(
     query: Float[Array, "batch time head size"],
-    key: Float[Array, "batch past group size"],
-    value: Float[Array, "batch past group size"],
+    key: Float[Array, "row past size"],
+    value: Float[Array, "row past size"],
     seen: Bool[Array, "batch time past"],
 ) -> Float[Array, "batch time all_heads"]:
-    """softmax(q k / sqrt(size)) v over the places that are `seen`; heads share the keys and values of their group."""
+    """softmax(q k / sqrt(size)) v over the places that are `seen`; heads share the keys and values of their group. A row is a group of one
+    text of the batch: products with many batch axes are slow on a processor, and so a cache is read as it lies."""
     batch, time, heads, size = query.shape
-    groups = key.shape[2]
-    # One product per group and row of the batch: small products with many batch axes are slow on a processor.
+    groups, past = key.shape[0] // batch, key.shape[1]
     query = query.reshape(batch, time, groups, heads // groups, size).transpose(0, 2, 3, 1, 4)
     query = query.reshape(batch * groups, -1, size)
-    key, value = (x.transpose(0, 2, 1, 3).reshape(batch * groups, -1, size) for x in (key, value))
     scores = jnp.einsum("bqs,bks->bqk", query, key, preferred_element_type=jnp.float32) * size**-0.5
-    scores = scores.reshape(batch, groups * (heads // groups), time, -1)
-    weight = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e30), axis=-1).astype(value.dtype)
-    mixed = jnp.einsum("bqk,bks->bqs", weight.reshape(batch * groups, -1, weight.shape[-1]), value)
+    scores = jnp.where(seen[:, None], scores.reshape(batch, heads, time, past), -1e30)
+    weight = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    mixed = jnp.einsum("bqk,bks->bqs", weight.reshape(batch * groups, -1, past), value)
     return mixed.reshape(batch, heads, time, size).transpose(0, 2, 1, 3).reshape(batch, time, heads * size)
 
 

@@ -103,7 +103,7 @@ def _loop(
     start = prompt.ids.shape[1]
     cache, logits = prefill(network, prompt.ids, prompt.kind > 0, length)
     if repeats > 1:
-        cache, logits = jax.tree.map(lambda leaf: jnp.repeat(leaf, repeats, axis=0), (cache, logits))
+        cache, logits = cache.repeated(repeats), jnp.repeat(logits, repeats, axis=0)
     rows = logits.shape[0]
     layers = sliced(network)
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (length,)))(keys).T
