@@ -130,5 +130,7 @@ def joint_roles(spec: Spec) -> tuple[str, ...]:
 
 def role_spec(spec: Spec, role: str) -> Spec:
     """One player's spec of a joint spec."""
-    observation, action = dict(spec.observation.parts)[role], dict(spec.action.parts)[role]  # ty: ignore[unresolved-attribute]
+    assert isinstance(spec.observation, spaces.Composite)
+    assert isinstance(spec.action, spaces.Composite)
+    observation, action = dict(spec.observation.parts)[role], dict(spec.action.parts)[role]
     return dataclasses.replace(spec, observation=observation, action=action, reward_shape=(), roles=(), statistics={})

@@ -11,8 +11,9 @@ from policylab.experience import Window
 
 
 def seat(batch: Window, roles: tuple[str, ...], role: str) -> Window:
-    """Transitions or windows of `Joint` as those of one role: its own part of observations and actions, its own reward and
-    log-probability. Its process ends (`terminal`) when it leaves the game; what comes after is not `valid`.
+    """Transitions or windows of `Joint` as those of one role: its own part of observations and actions, its own reward, and its own
+    log-probability (that of all together where there is but one). Its process ends (`terminal`) when it leaves the game; what comes
+    after is not `valid`.
 
     Raises `BadInput` for extra fields that belong to nobody.
     """
@@ -30,7 +31,7 @@ def seat(batch: Window, roles: tuple[str, ...], role: str) -> Window:
         truncated=batch.truncated,
         valid=batch.valid & before,
         duration=batch.duration,
-        extra={name: value[..., number] for name, value in batch.extra.items()},
+        extra={name: value[..., number] if value.ndim > batch.reward.ndim else value for name, value in batch.extra.items()},
     )
 
 
