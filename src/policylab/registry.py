@@ -79,6 +79,7 @@ LEARNERS = {
     "inpo": ("preference.inpo", "INPO"),
     "gpo": ("preference.gpo", "GPO"),
     "iterated": ("preference.iterated", "Iterated"),
+    "group-policy-gradient": ("reasoning.policy_gradient", "GroupPolicyGradient"),
 }
 
 FORMS = {

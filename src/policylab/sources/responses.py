@@ -15,6 +15,8 @@ from policylab.errors import BadInput
 from policylab.experience import Rated, Spec
 from policylab.learner import Clock, Request
 from policylab.policies.answering import Answers
+from policylab.policies.language import LanguagePolicy
+from policylab.policy import Policy
 from policylab.scorer import Scorer
 from policylab.source import Source
 from policylab.sources.judged import drawn, padded, require_rows, taken
@@ -69,11 +71,9 @@ class Responses(Source):
         count, group = request.count, request.group
         prompt_key, answer_key, judge_key = jax.random.split(key, 3)
         prompt = taken(self.prompt, drawn(count, self.count, key=prompt_key))
-        policy = products[self.sampler]
         many = jax.tree.map(lambda leaf: jnp.repeat(leaf, group, axis=0), prompt)
-        one = lambda o, k: policy.act(o, policy.initial_memory(key=k), key=k)[0]
-        flat = jax.vmap(one)(many, jax.random.split(answer_key, count * group))
-        grouped = jax.tree.map(lambda leaf: leaf.reshape(count, group, *leaf.shape[1:]), flat)
+        grouped = self._answers(products[self.sampler], prompt, many, group, answer_key)
+        flat = jax.tree.map(lambda leaf: leaf.reshape(count * group, *leaf.shape[2:]), grouped)
         if self.by == "win_rate":
             rates = jax.vmap(self._win_rates)(prompt, grouped, jax.random.split(judge_key, count))
             reward = rates[..., None]
@@ -84,6 +84,14 @@ class Responses(Source):
         ends = jnp.zeros(reward.shape, bool).at[..., -1].set(True)
         shape = reward.shape[:-1]
         return Rated(prompt, sample, reward, ends, jnp.ones(shape), jnp.zeros(shape, jnp.int32))
+
+    def _answers(self, policy: Policy, prompt: PyTree, many: PyTree, group: int, key: PRNGKeyArray) -> PyTree:
+        count = jax.tree.leaves(prompt)[0].shape[0]
+        if isinstance(policy, LanguagePolicy):  # reads every prompt once
+            return jax.vmap(lambda o, k: policy.act_many(o, group, key=k).tokens)(prompt, jax.random.split(key, count))
+        one = lambda o, k: policy.act(o, policy.initial_memory(key=k), key=k)[0]
+        flat = jax.vmap(one)(many, jax.random.split(key, count * group))
+        return jax.tree.map(lambda leaf: leaf.reshape(count, group, *leaf.shape[1:]), flat)
 
     def _win_rates(self, prompt: PyTree, answers: PyTree, key: PRNGKeyArray) -> Float[Array, " group"]:
         size = jax.tree.leaves(answers)[0].shape[0]
