@@ -54,7 +54,7 @@ class Environment(eqx.Module):
         """
         return jax.tree.map(lambda new, old: jnp.where(ended, new, old), self.reset(key), (state, observation))
 
-    def advance(
+    def step_and_renew(
         self, state: PyTree, action: PyTree, step_key: PRNGKeyArray, reset_key: PRNGKeyArray
     ) -> tuple[PyTree, PyTree, Step]:
         """`step`, then `renew` where that ended the episode: the state and observation to go on from, and the step.

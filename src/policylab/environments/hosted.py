@@ -95,7 +95,7 @@ class Gymnasium(Environment):
         slot, moves, observation = _one(_renew(self.host), state.slot, state.moves, ended, seed, observation)
         return Place(slot, moves), observation
 
-    def advance(
+    def step_and_renew(
         self, state: Place, action: PyTree, step_key: PRNGKeyArray, reset_key: PRNGKeyArray
     ) -> tuple[Place, PyTree, Step]:
         """`step` and `renew` in one call; the seed of a new episode is drawn on the host, only where one begins."""
@@ -197,7 +197,7 @@ def _advance(host: Host) -> Callable:
         slot, *row = _step_results(host, n)
         return (slot, slot), _observations(host, n), tuple(row)
 
-    return _folding(host, host.advance, results)
+    return _folding(host, host.step_and_renew, results)
 
 
 def _step_results(host: Host, count: int) -> PyTree:

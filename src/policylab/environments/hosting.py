@@ -130,7 +130,7 @@ class Host:
             terminal[row], truncated[row], success[row] = slot.terminal, slot.truncated, slot.success
         return numbers, observation, reward, terminal, truncated, success
 
-    def advance(self, numbers: np.ndarray, moves: np.ndarray, words: np.ndarray, actions: Any) -> tuple:
+    def step_and_renew(self, numbers: np.ndarray, moves: np.ndarray, words: np.ndarray, actions: Any) -> tuple:
         """`step`, then `renew` of what ended, seeded from the words of a key: ((slot numbers, moves), the observations to go on from,
         (the step's observation, reward, terminal, truncated, success))."""
         numbers, last, reward, terminal, truncated, success = self.step(numbers, moves, actions)

@@ -74,7 +74,7 @@ def move(
             action, memory = policy.act(observation, memory, key=act_key)
         if notes is not None:
             extra |= notes(memory)
-        state, following, step = environment.advance(state, action, step_key, reset_key)
+        state, following, step = environment.step_and_renew(state, action, step_key, reset_key)
         ended = step.terminal | step.truncated
         row = Window(
             observation, action, step.reward, step.observation, step.terminal, step.truncated,
