@@ -154,7 +154,8 @@ CLAIM = Claim(
     " importance weights, where none or a constant baseline does not; and on pairs with real-valued rewards it does better than DPO and IPO,"
     " which see only which is the better one (Flet-Berliac et al. 2024, arXiv 2406.19185).",
     task="`bandit`: 5 choices with uniform rewards, 8 192 pairs from a policy that prefers the worst; minus KL(best || policy) in nats, beta 0.5."
-    " `contexts`: 12 choices in contexts of 6 numbers, in some of which rewards differ much and in others little, 4 000 pairs; E[R] - beta KL(policy || reference) at beta 1 on 1 000"
+    " `contexts`: 12 choices in contexts of 6 numbers, in some of which rewards differ much and in others little,"
+    " 4 000 pairs; E[R] - beta KL(policy || reference) at beta 1 on 1 000"
     " fresh contexts, in percent of the way from the reference's to the best policy's.",
     arms={
         "copg": "CoPG",
