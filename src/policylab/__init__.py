@@ -173,6 +173,7 @@ _PUBLIC = {
     "DPO": "learners.preference.dpo",
     "KTO": "learners.preference.kto",
     "CoPG": "learners.preference.copg",
+    "ImplicitPRM": "learners.preference.implicit_prm",
     "INPO": "learners.preference.inpo",
     "GPO": "learners.preference.gpo",
     "Iterated": "learners.preference.iterated",

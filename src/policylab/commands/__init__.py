@@ -11,9 +11,11 @@ COMMANDS = {
     "evaluate": "how good a trained run or a saved policy is, with its interval",
     "compare": "several learners on equal terms: paired differences with corrected intervals",
     "diagnose": "the card of a dataset: what it holds, what is wrong with it, what it advises",
+    "chat": "talk with a language model of a checkpoint folder, in the terminal",
     "collect": "run a policy in an environment and write what it experiences as a dataset",
     "reproduce": "test the claim of a published system and record the verdict",
     "systems": "the published systems, which of them work here and what became of their claims",
+    "serve": "a language model or a control policy behind HTTP",
     "tasks": "the tasks and their datasets",
     "learners": "the learners and all their settings",
 }

@@ -87,6 +87,31 @@ def _keep(weight: Array, amount: Array, wanted: Array) -> Array:
     return jnp.where(bits >= low[:, None], weight, 0.0)
 
 
+def draws(keys: Key[Array, " row"], length: int) -> Float[Array, "length row"]:
+    """The uniform numbers of every token of every row."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (length,)))(keys).T
+
+
+def chosen(
+    sampling: Sampling,
+    stops: Stops | None,
+    logits: Float[Array, "row vocabulary"],
+    uniform: Float[Array, " row"],
+    done: Bool[Array, " row"],
+    state: Int[Array, " row"],
+    *,
+    end: tuple[int, ...],
+    pad: int,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """The next token of every row: its id, kind and log-probability, whether the answer is over, and the state of the stops."""
+    ids = drawn(logits, uniform, sampling)
+    log_prob = jnp.where(done, 0.0, log_prob_of(logits, ids, sampling.temperature))
+    state = state if stops is None else stops.table[state, ids]
+    over = done | jnp.any(ids[:, None] == jnp.asarray(end, jnp.int32), axis=-1)
+    over = over if stops is None else over | (state == stops.table.shape[0] - 1)
+    return jnp.where(done, pad, ids), jnp.where(done, 0, 2), log_prob, over, state
+
+
 def _loop(
     network: Decoder,
     sampling: Sampling,
@@ -106,26 +131,18 @@ def _loop(
         cache, logits = cache.repeated(repeats), jnp.repeat(logits, repeats, axis=0)
     rows = logits.shape[0]
     layers = sliced(network)
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (length,)))(keys).T
-    ends = jnp.asarray(end, jnp.int32)
-
-    def choose(t: Array, logits: Array, done: Array, state: Array) -> tuple[Array, Array, Array, Array, Array]:
-        ids = drawn(logits, uniform[t], sampling)
-        log_prob = jnp.where(done, 0.0, log_prob_of(logits, ids, sampling.temperature))
-        state = state if stops is None else stops.table[state, ids]
-        over = done | jnp.any(ids[:, None] == ends, axis=-1)
-        over = over if stops is None else over | (state == stops.table.shape[0] - 1)
-        return jnp.where(done, pad, ids), jnp.where(done, 0, 2), log_prob, over, state
+    uniform = draws(keys, length)
+    choose = partial(chosen, sampling, stops, end=end, pad=pad)
 
     def body(carry: tuple) -> tuple:
         t, cache, done, state, last, ids, kinds, log_probs = carry
         cache, logits = extend(network, layers, cache, last, start + t - 1)
-        token, kind, log_prob, done, state = choose(t, logits, done, state)
+        token, kind, log_prob, done, state = choose(logits, uniform[t], done, state)
         put = lambda rows, row: jax.lax.dynamic_update_index_in_dim(rows, row, t, axis=0)
         return t + 1, cache, done, state, token, put(ids, token), put(kinds, kind), put(log_probs, log_prob)
 
     nothing, no_state = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
-    token, kind, log_prob, done, state = choose(jnp.asarray(0), logits, nothing, no_state)
+    token, kind, log_prob, done, state = choose(logits, uniform[0], nothing, no_state)
     ids, kinds = jnp.full((length, rows), pad, jnp.int32).at[0].set(token), jnp.zeros((length, rows), jnp.int32).at[0].set(kind)
     carry = (jnp.asarray(1), cache, done, state, token, ids, kinds, jnp.zeros((length, rows)).at[0].set(log_prob))
     *_, ids, kinds, log_probs = jax.lax.while_loop(lambda c: (c[0] < length) & ~jnp.all(c[2]), body, carry)
