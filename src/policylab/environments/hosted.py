@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -115,7 +116,6 @@ def explained() -> Generator[None, None, None]:
         for host in _HOSTS.values():
             failure, host.failure = host.failure, None
             if failure is not None:
-                forget_failure()
                 raise failure from error
         raise
 
@@ -138,6 +138,7 @@ def _folding(host: Host, method: Callable, results: Callable[[int], PyTree]) -> 
                 return method(*values)
         except Exception as error:  # of any kind: kept for `explained`, and raised on
             host.failure = error
+            atexit.register(forget_failure)
             raise
 
     @custom_vmap
