@@ -10,8 +10,8 @@ import pytest
 from pettingzoo import ParallelEnv
 
 import policylab as lab
+from policylab.environments.seats import seat
 from policylab.learner import Clock
-from policylab.learners.multiagent.seats import seat
 
 
 class Countdown(ParallelEnv):

@@ -29,6 +29,13 @@ def now_and_length(space: spaces.Space) -> tuple[spaces.Space, int]:
     return space, 1
 
 
+def history(space: spaces.Space, observation: PyTree) -> tuple[PyTree, Float[Array, "time size"], Float[Array, " time"]]:
+    """What is observed now, the rows of the history and which of them are there."""
+    if now_and_length(space)[0] is space:
+        return observation, spaces.flatten(space, observation)[None], jnp.ones(1)
+    return observation["observation"], observation["past"], observation["seen"]
+
+
 class Recognising(Policy):
     """`policy` on {"observation", "embedding"}, of observations with `past` and `seen` as `Remembered` gives them, or of any others as
     histories of one step. No gradient passes through the embedding."""
@@ -37,16 +44,10 @@ class Recognising(Policy):
     encoder: HistoryEncoder
     space: spaces.Space = eqx.field(static=True)
 
-    def history(self, observation: PyTree) -> tuple[Float[Array, "time size"], Float[Array, " time"]]:
-        """The rows of the history and which of them are there."""
-        if now_and_length(self.space)[0] is self.space:
-            return spaces.flatten(self.space, observation)[None], jnp.ones(1)
-        return observation["past"], observation["seen"]
-
     def seen(self, observation: PyTree) -> dict[str, PyTree]:
         """What the policy inside sees."""
-        now = observation if now_and_length(self.space)[0] is self.space else observation["observation"]
-        return {"observation": now, "embedding": jax.lax.stop_gradient(self.encoder(*self.history(observation)))}
+        now, past, seen = history(self.space, observation)
+        return {"observation": now, "embedding": jax.lax.stop_gradient(self.encoder(past, seen))}
 
     def initial_memory(self, *, key: PRNGKeyArray) -> PyTree:
         """The inner policy's."""

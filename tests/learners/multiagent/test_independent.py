@@ -13,11 +13,11 @@ import pytest
 import policylab as lab
 from policylab.environment import Step
 from policylab.environments.joint import Joint, one_player
+from policylab.environments.seats import players
 from policylab.environments.time_limit import TimeLimit
 from policylab.experience import Spec
 from policylab.learner import Clock
 from policylab.learners.multiagent.independent import Independent
-from policylab.learners.multiagent.seats import players
 from policylab.spaces import Box, Discrete
 
 

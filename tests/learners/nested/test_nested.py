@@ -11,10 +11,10 @@ import pytest
 import policylab as lab
 from policylab.environment import Step
 from policylab.environments.joint import Joint
+from policylab.environments.seats import seat
 from policylab.environments.time_limit import TimeLimit
 from policylab.experience import Spec
 from policylab.learner import Clock
-from policylab.learners.multiagent.seats import seat
 from policylab.spaces import Box, Discrete
 from tests.small import continuous_dataset
 

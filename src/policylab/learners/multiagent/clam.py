@@ -18,7 +18,7 @@ from policylab.learner import Clock, Learner, Request
 from policylab.learners.online.ppo import PPO
 from policylab.networks.histories import HistoryEncoder
 from policylab.networks.optimisation import descend, trained
-from policylab.policies.recognising import Recognising, embedded, now_and_length
+from policylab.policies.recognising import Recognising, embedded, history, now_and_length
 
 
 @settings
@@ -70,12 +70,12 @@ class CLAM(Learner):
         """The learner's update with the embeddings that acted, then the encoder's."""
         learn, contrast = jax.random.split(key)
         space = state["spec"].observation
-        acting = Recognising(self.learner.products(state["learner"])["policy"], state["encoder"].model, space)
+        acting = Recognising(self.learner.products(state["learner"])["policy"], self.encoding(state["encoder"].model), space)
         see = jax.vmap(jax.vmap(acting.seen))
         shown = replace(batch, observation=see(batch.observation), next_observation=see(batch.next_observation))
         inner, metrics = self.learner.update(state["learner"], shown, clock=clock, key=learn)
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch.observation)
-        past, seen = jax.vmap(acting.history)(flat)
+        _, past, seen = jax.vmap(lambda one: history(space, one))(flat)
         step = lambda encoder, k: self._contrasted(encoder, past, seen, k)
         encoder, (error, found) = jax.lax.scan(step, state["encoder"], jax.random.split(contrast, self.contrasts))
         return {**state, "encoder": encoder, "learner": inner}, {
@@ -84,7 +84,8 @@ class CLAM(Learner):
             "recognised": found.mean(),
         }
 
-    def _contrasted(self, encoder: Any, past: Array, seen: Array, key: PRNGKeyArray) -> tuple[Any, tuple[Array, Array]]:
+    def views(self, past: Array, seen: Array, key: PRNGKeyArray) -> tuple[Array, Array, Array, Array]:
+        """`contrasted` of the histories [row, time, ...], what was seen of them, and the masks of views A and B."""
         draw, long, cut, short = jax.random.split(key, 4)
         chosen = jax.random.randint(draw, (self.contrasted,), 0, len(past))
         past, seen = past[chosen], seen[chosen]
@@ -93,18 +94,25 @@ class CLAM(Learner):
         place = jnp.arange(seen.shape[1])
         keep = lambda mask, share, k: _never_empty(mask * jax.random.bernoulli(k, share, mask.shape))
         a = keep(seen, self.kept_long, long)
-        b = keep(seen * (place < jnp.maximum(last, 1.0)), self.kept_short, short)
+        return past, seen, a, keep(seen * (place < jnp.maximum(last, 1.0)), self.kept_short, short)
 
-        def loss(model: HistoryEncoder) -> tuple[Float[Array, ""], Float[Array, ""]]:
-            one, other = (unit(jax.vmap(model)(past, mask)) for mask in (a, b))
+    def _contrasted(self, encoder: Any, past: Array, seen: Array, key: PRNGKeyArray) -> tuple[Any, tuple[Array, Array]]:
+        past, _, a, b = self.views(past, seen, key)
+
+        def loss(model: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
+            one, other = (unit(jax.vmap(self.encoding(model))(past, mask)) for mask in (a, b))
             return contrast(one @ other.T / self.temperature)
 
         encoder, error, found = descend(encoder, loss, optax.adam(self.encoder_rate))
         return encoder, (error, found)
 
+    def encoding(self, trained: Any) -> HistoryEncoder:
+        """The encoder in what is trained by the auxiliary loss; here that is all."""
+        return trained
+
     def products(self, state: dict[str, PyTree]) -> dict[str, Any]:
         """The learner's, with policies that embed their histories themselves; `encoder`."""
-        encoder = state["encoder"].model
+        encoder = self.encoding(state["encoder"].model)
         inner = self.learner.products(state["learner"])
         space = state["spec"].observation
         acting = {name: Recognising(inner[name], encoder, space) for name in ("policy", "explorer") if name in inner}

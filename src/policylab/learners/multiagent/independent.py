@@ -12,10 +12,10 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from policylab import spaces
 from policylab.environments.joint import joint_roles, one_player
+from policylab.environments.seats import players
 from policylab.experience import Spec, Window
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Learner, Request
-from policylab.learners.multiagent.seats import players
 from policylab.learners.online.ppo import PPO
 from policylab.policies.team import Alike
 

@@ -10,11 +10,11 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from policylab.environments.joint import joint_roles, role_spec
+from policylab.environments.seats import seat
 from policylab.errors import BadInput
 from policylab.experience import Spec, Window
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Learner, Request
-from policylab.learners.multiagent.seats import seat
 from policylab.policies.team import Team
 
 
