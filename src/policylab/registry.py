@@ -76,6 +76,7 @@ LEARNERS = {
     "dpo": ("preference.dpo", "DPO"),
     "kto": ("preference.kto", "KTO"),
     "copg": ("preference.copg", "CoPG"),
+    "implicit-prm": ("preference.implicit_prm", "ImplicitPRM"),
     "inpo": ("preference.inpo", "INPO"),
     "gpo": ("preference.gpo", "GPO"),
     "iterated": ("preference.iterated", "Iterated"),

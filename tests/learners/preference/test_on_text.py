@@ -83,3 +83,19 @@ def test_ratings_of_texts_stand_on_the_last_token_and_groups_are_learned_from(st
         rewards.append(float(metrics["reward"]))
         assert float(metrics["log_ratio"]) == 0.0  # on policy the ratio is 1
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.5
+
+
+def test_an_outcome_model_rates_every_part_and_its_parts_add_up(start):
+    learner = lab.ImplicitPRM(beta=0.5, learning_rate=3e-3, batch_size=8)
+    ratio, right = np.array([1.0, -2.0]), np.array([1.0, 1.0])
+    losses = learner.losses(jnp.asarray(ratio), jnp.asarray(right))
+    np.testing.assert_allclose(losses, np.log1p(np.exp(-0.5 * ratio)), rtol=1e-5)
+    np.testing.assert_allclose(learner.losses(jnp.asarray(ratio), jnp.zeros(2)), np.log1p(np.exp(0.5 * ratio)), rtol=1e-5)
+    rows = tuple(Rating("a?", answer, float(answer.endswith("a"))) for answer in ("aa", "ab", "ba", "bb"))
+    source = lab.Ratings.of_rows(Judged("ratings", rows), spec=SPEC)
+    run = lab.train(learner, source, steps=40, given={"start": start})
+    reward = run.products(seed=0)["reward"]
+    one = lambda i: jax.tree.map(lambda leaf: leaf[i], (source.prompt, source.sample))
+    scores = np.array([reward.scores(*one(i)) for i in range(4)])
+    assert (scores.sum(1) > 0).tolist() == [True, False, True, False]
+    assert np.all(scores[:, 3] == 0.0)  # two letters and the end; what is padded has no part in it
