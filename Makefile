@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint benchmark peer docs lock clean
+.PHONY: setup demo test lint benchmark benchmark-online peer peer-online docs lock clean
 
 setup: .venv/ready
 
@@ -29,6 +29,18 @@ test: setup lint
 benchmark: setup peer
 	$(BIN)/python benchmarks/run.py --peer-python peer/bin/python --markdown docs/benchmarks.md
 
+# Learning online beside its peers, and tree search; quiet for five minutes.
+benchmark-online: setup peer-online
+	$(BIN)/python benchmarks/online_updates.py --peer-python peer-online/bin/python --markdown docs/benchmarks.md
+
+peer-online: peer-online/ready
+
+# An environment of its own: d3rlpy, which is in the other one, needs an old Gymnasium.
+peer-online/ready: benchmarks/peer_online.txt | setup
+	test -x peer-online/bin/python || $(BIN)/uv venv --quiet peer-online
+	$(BIN)/uv pip install --quiet --python peer-online/bin/python -r benchmarks/peer_online.txt
+	touch $@
+
 # What policylab is timed against, in an environment of its own. Set UV_TORCH_BACKEND=cpu for the build of torch without CUDA.
 peer: peer/ready
 
@@ -46,4 +58,4 @@ lock:
 	  --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf .venv peer runs dist site
+	rm -rf .venv peer peer-online runs dist site

@@ -10,12 +10,11 @@ from typing import Any
 
 
 class Peer:
-    """d3rlpy training one learner in an environment of its own; a context manager."""
+    """Another library training one learner in an environment of its own; a context manager."""
 
-    def __init__(self, python: str, learner: str, rows: int) -> None:
-        script = Path(__file__).with_name("peer_rates.py")
+    def __init__(self, python: str, *arguments: str | int, script: Path = Path(__file__).with_name("peer_rates.py")) -> None:
         self.process = subprocess.Popen(
-            [python, str(script), learner, str(rows)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, str(script), *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.versions: dict[str, str] = self._answer()
 
@@ -28,7 +27,7 @@ class Peer:
         self.process.wait()
 
     def work(self, updates: int) -> dict[str, float]:
-        """Updates per second of this many, and the process's peak memory so far (`ru_maxrss`)."""
+        """The rate of this many updates or steps, and the process's peak memory so far (`ru_maxrss`)."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{updates}\n")
         self.process.stdin.flush()

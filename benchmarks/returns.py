@@ -1,7 +1,11 @@
-"""Returns of the online learners beside published ones at the same number of steps: `python benchmarks/returns.py ppo-cartpole td3-hopper`.
+"""Returns of the online learners beside published ones after the same number of steps.
 
-Each experiment trains five seeds in one program, on a checkpointed run that goes on where it was cut short (`--out`), and prints a
-row of a table: ours as mean and 95% Student interval over seeds, the published mean and interval, and whether the two overlap.
+    python benchmarks/returns.py sac-halfcheetah td3-hopper --out runs/returns        train, or go on where it was cut short
+    python benchmarks/returns.py --table runs/returns --markdown docs/online.md       the table of all that was trained
+
+Each experiment trains five seeds in one program with the settings of the publication, evaluates without noise on ten episodes where
+the publication did, and keeps ours as mean and 95% Student interval over seeds beside the published mean and interval; the table says
+whether Welch's interval of the difference contains 0.
 """
 
 from __future__ import annotations
@@ -9,24 +13,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import scipy.stats
+from tables import table
 
 import policylab as lab
 
 SEEDS, EPISODES = 5, 10
+BEGIN, END = "<!-- returns: begin -->", "<!-- returns: end -->"
 
 
 @dataclass(frozen=True)
 class Published:
-    """Mean, standard deviation over runs and number of runs at a number of environment steps."""
+    """Mean, standard deviation over runs and number of runs after a number of steps."""
 
     mean: float
     deviation: float
@@ -34,41 +38,94 @@ class Published:
     source: str
 
 
-# TD3 at 50,000 and 100,000 steps: from the authors' learning curves (github.com/sfujim/TD3, learning_curves, ten seeds each, v1
-# environments, evaluated without noise), whose networks are of 400 and 300 units and whose batches are of 100.
-_CURVES = "Fujimoto et al. 2018, the authors' learning curves"
-REFERENCES = {
-    ("td3", "hopper", 50_000): Published(285.0, 72.8, 10, _CURVES),
-    ("td3", "hopper", 100_000): Published(659.5, 793.0, 10, _CURVES),
-    ("td3", "hopper", 1_000_000): Published(3390.8, 398.3, 10, _CURVES),
-    ("td3", "halfcheetah", 50_000): Published(3352.2, 897.4, 10, _CURVES),
-    ("td3", "halfcheetah", 100_000): Published(5513.5, 583.6, 10, _CURVES),
-    ("td3", "halfcheetah", 1_000_000): Published(9566.6, 877.9, 10, _CURVES),
-    ("sac", "hopper", 1_000_000): Published(2310.5, 342.8, 3, "CleanRL's documentation, returns while training"),
-    ("sac", "halfcheetah", 1_000_000): Published(9634.9, 1423.7, 3, "CleanRL's documentation, returns while training"),
-    ("ppo", "cartpole", 500_000): Published(488.75, 18.4, 3, "CleanRL's documentation, returns while training"),
-}
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained: the learner with the publication's settings, random steps before the first update, and what was published
+    after how many further steps (for `ppo`: steps in all)."""
+
+    learner: Callable[[], Any]
+    task: str
+    warmup: int
+    published: Mapping[int, Published]
 
 
-def ppo(steps: int, task: Any) -> tuple[Any, Any, int]:
+def curve(source: str, runs: int, points: Mapping[int, tuple[float, float]]) -> dict[int, Published]:
+    """Published points (mean, deviation) by steps."""
+    return {steps: Published(mean, deviation, runs, source) for steps, (mean, deviation) in points.items()}
+
+
+# Tianshou's benchmark (github.com/thu-ml/tianshou, commit 22c0b9b, examples/mujoco/benchmark/*-v3/result.json): ten seeds, networks of
+# 2 x 256, batches of 256, evaluated without noise; its `env_step` counts from the end of the random steps on. SAC there has learning
+# rates of 1e-3 and a fixed temperature of 0.2.
+TIANSHOU = "Tianshou's benchmark"
+# github.com/sfujim/TD3, commit 34770cc, learning_curves: ten seeds, v1 environments; learning rate 1e-3, batches of 100. Its networks have
+# 400 and 300 units, ours here 300 and 300.
+AUTHORS = "Fujimoto et al. 2018"
+CLEANRL = "CleanRL's documentation, returns while training"
+
+
+def tianshou_sac() -> Any:
+    """As in its mujoco_sac.py."""
+    return lab.SAC(learning_rate=1e-3, tune=False, temperature=0.2)
+
+
+def authors_td3() -> Any:
+    """As in the paper, but for the width of the first layer."""
+    return lab.TD3(learning_rate=1e-3, batch_size=100, width=300, policy=lab.Deterministic(width=300))
+
+
+def cleanrl_ppo() -> Any:
     """CleanRL's settings for CartPole, but for the clipping of the value's loss and the initial weights."""
-    learner = lab.PPO(
+    return lab.PPO(
         environments=4, steps=128, batch_size=128, epochs=4, learning_rate=2.5e-4, anneal=True, entropy_weight=0.01, normalise=False
     )  # fmt: skip
-    return learner, lab.Rollout(task.environment()), steps // (4 * 128)
 
 
-def off_policy(cls: Callable[[], Any], warmup: int) -> Callable[[int, Any], tuple[Any, Any, int]]:
-    """The learner with its defaults, one step and one update at a time, after `warmup` random steps."""
-
-    def made(steps: int, task: Any) -> tuple[Any, Any, int]:
-        return cls(), lab.Replay(task.environment(), capacity=steps, warmup=warmup), steps - warmup
-
-    return made
-
-
-LEARNERS = {"ppo": ppo, "td3": off_policy(lab.TD3, 10_000), "sac": off_policy(lab.SAC, 5_000)}
-STEPS = {"cartpole": 500_000, "hopper": 100_000, "halfcheetah": 50_000}
+EXPERIMENTS = {
+    "sac-halfcheetah": Experiment(
+        tianshou_sac, "halfcheetah", 10_000,
+        curve(TIANSHOU, 10, {
+            5_000: (10.2, 23.2), 10_000: (865.4, 486.6), 15_000: (1814.3, 570.1),
+            20_000: (2641.1, 503.3), 100_000: (6514.6, 514.2),
+        }),
+    ),
+    "sac-hopper": Experiment(
+        tianshou_sac, "hopper", 10_000,
+        curve(TIANSHOU, 10, {
+            5_000: (275.8, 59.5), 10_000: (282.1, 46.6), 15_000: (336.6, 45.5),
+            20_000: (350.8, 59.4), 100_000: (2613.5, 990.8),
+        }),
+    ),
+    "td3-halfcheetah": Experiment(
+        lab.TD3, "halfcheetah", 25_000,
+        curve(TIANSHOU, 10, {
+            5_000: (-491.8, 108.8), 10_000: (-262.0, 291.8), 15_000: (939.4, 527.7),
+            20_000: (1252.1, 495.5), 100_000: (5335.8, 376.5),
+        }),
+    ),
+    "td3-hopper": Experiment(
+        lab.TD3, "hopper", 25_000,
+        curve(TIANSHOU, 10, {
+            5_000: (181.2, 11.9), 10_000: (195.6, 28.2), 15_000: (196.3, 38.9),
+            20_000: (246.0, 64.8), 100_000: (596.5, 287.8),
+        }),
+    ),
+    "td3-authors-halfcheetah": Experiment(
+        authors_td3, "halfcheetah", 10_000,
+        curve(AUTHORS, 10, {
+            10_000: (476.2, 629.2), 15_000: (1327.4, 409.5), 40_000: (3352.2, 897.4),
+            90_000: (5513.5, 583.6), 990_000: (9566.6, 877.9),
+        }),
+    ),
+    "td3-authors-hopper": Experiment(
+        authors_td3, "hopper", 1_000,
+        curve(AUTHORS, 10, {
+            9_000: (132.7, 99.9), 19_000: (150.0, 90.8), 49_000: (285.0, 72.8), 99_000: (659.5, 793.0), 999_000: (3390.8, 398.3),
+        }),
+    ),
+    "ppo-cartpole": Experiment(cleanrl_ppo, "cartpole", 0, curve(CLEANRL, 3, {500_000: (488.75, 18.4)})),
+}  # fmt: skip
+STEPS = {"cartpole": 500_000, "hopper": 15_000, "halfcheetah": 15_000}
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -77,54 +134,89 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(half)
 
 
-def measured(name: str, steps: int, out: Path | None) -> dict[str, Any]:
-    """Train and evaluate one experiment."""
-    learner_name, task_name = name.split("-")
-    task = lab.load_task(task_name)
-    steps = steps or STEPS[task_name]
-    learner, source, updates = LEARNERS[learner_name](steps, task)
-    started = time.perf_counter()
-    folder = None if out is None else out / f"{name}-{steps}"
-    run = lab.train(
-        learner, source, steps=updates, seeds=SEEDS, evaluate=task, episodes=EPISODES, out=folder,
-        resume=folder is not None and (folder / "run.json").exists(), progress=True,
+def trained(name: str, steps: int, out: Path) -> None:
+    """Train one experiment for `steps` steps after the warmup (0: what fits on two cores), or go on with it; it is kept in `out`."""
+    experiment = EXPERIMENTS[name]
+    task, learner = lab.load_task(experiment.task), experiment.learner()
+    steps = steps or STEPS[experiment.task]
+    if isinstance(learner, lab.PPO):
+        source, per_update = lab.Rollout(task.environment()), learner.environments * learner.steps
+    else:
+        source, per_update = lab.Replay(task.environment(), capacity=experiment.warmup + steps, warmup=experiment.warmup), 1
+    every = int(np.gcd.reduce([at // per_update for at in experiment.published if at <= steps] or [steps // per_update]))
+    folder = out / f"{name}-{steps}"
+    lab.train(
+        learner, source, steps=steps // per_update, seeds=SEEDS, evaluate=task, every=every, episodes=EPISODES, out=folder,
+        resume=(folder / "run.json").exists(), progress=True,
     )  # fmt: skip
-    ours = np.asarray(run.metrics[-1]["evaluation"]["return"])
-    mean, half = interval(ours)
-    row: dict[str, Any] = {
-        "experiment": name,
-        "steps": steps,
-        "seeds": SEEDS,
-        "returns": ours.tolist(),
-        "mean": mean,
-        "half": half,
-    }
-    published = REFERENCES.get((learner_name, task_name, steps))
-    if published is not None:
-        spread = scipy.stats.t.ppf(0.975, published.runs - 1) * published.deviation / np.sqrt(published.runs)
-        row["published"] = {"mean": published.mean, "half": spread, "runs": published.runs, "source": published.source}
-        row["overlap"] = bool(abs(mean - published.mean) <= half + spread)
-    return row | {"seconds": time.perf_counter() - started, "jax": jax.__version__}
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """One row for each published point that the run has come to."""
+    name, steps = folder.name.rsplit("-", 1)
+    experiment, found = EXPERIMENTS[name], []
+    per_update = 512 if name == "ppo-cartpole" else 1
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        at = row["step"] * per_update
+        published = experiment.published.get(int(steps) if at > int(steps) - per_update else at)
+        if published is None or "evaluation" not in row:
+            continue
+        ours = np.asarray(row["evaluation"]["return"])
+        theirs = scipy.stats.t.ppf(0.975, published.runs - 1) * published.deviation / np.sqrt(published.runs)
+        test = scipy.stats.ttest_ind_from_stats(
+            ours.mean(), ours.std(ddof=1), len(ours), published.mean, published.deviation, published.runs, equal_var=False
+        )
+        found.append({
+            "experiment": name, "steps": at, "warmup": experiment.warmup, "ours": interval(ours), "returns": ours.tolist(),
+            "published": (published.mean, float(theirs)), "runs": published.runs, "source": published.source, "p": float(test.pvalue),
+        })  # fmt: skip
+    return found
+
+
+def table_of(rows: list[dict[str, Any]]) -> str:
+    """In Markdown."""
+    number = lambda pair: f"{pair[0]:,.0f} +- {pair[1]:,.0f}"
+    verdict = lambda row: (
+        "agrees" if row["p"] >= 0.05 else "**higher**" if row["ours"][0] > row["published"][0] else "**lower**"
+    )
+    return table(
+        ("experiment", "random steps", "steps after them", f"ours, {SEEDS} seeds", "published", "runs", "source", ""),
+        [
+            (
+                row["experiment"], f"{row['warmup']:,}", f"{row['steps']:,}", number(row["ours"]), number(row["published"]),
+                row["runs"], row["source"], verdict(row),
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
 
 
 def main() -> None:
-    """Run the experiments that are named, one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("experiments", nargs="+", help="LEARNER-TASK, such as ppo-cartpole, td3-hopper, sac-halfcheetah")
-    parser.add_argument("--steps", type=int, default=0, help="environment steps (default: what fits on two cores)")
-    parser.add_argument("--out", type=Path, help="keep the runs here, and go on with those that are there")
+    """Train what is named, one after the other, and print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
+    parser.add_argument(
+        "--steps", type=int, default=0, help="environment steps after the random ones (default: what fits on two cores)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/returns"), help="keep the runs here, and go on with those that are there"
+    )
+    parser.add_argument("--table", type=Path, help="print the table of all runs in this folder")
+    parser.add_argument("--markdown", type=Path, help=f"with --table, write it into this page between {BEGIN} and {END}")
     options = parser.parse_args()
     for name in options.experiments:
-        row = measured(name, options.steps, options.out)
-        published = row.get("published")
-        said = (
-            f"{published['mean']:,.0f} +- {published['half']:,.0f} ({published['runs']} runs, {published['source']})"
-            if published
-            else "none"
-        )
-        verdict = {True: "yes", False: "no", None: ""}[row.get("overlap")]
-        print(f"| {name} | {row['steps']:,} | {row['mean']:,.0f} +- {row['half']:,.0f} | {said} | {verdict} |")
-        print(json.dumps(row), file=sys.stderr)
+        trained(name, options.steps, options.out)
+    kept = sorted(path.parent for path in (options.table or options.out).glob("*/metrics.jsonl"))
+    rows = [row for folder in kept for row in rows_of(folder)]
+    if options.markdown:
+        page = options.markdown.read_text()
+        if BEGIN not in page or END not in page:
+            sys.exit(f"{options.markdown} has no place for the table: write {BEGIN} and {END} into it")
+        before, after = page.split(BEGIN)[0], page.split(END)[1]
+        options.markdown.write_text(f"{before}{BEGIN}\n{table_of(rows)}\n{END}{after}")
+    else:
+        print(table_of(rows))
 
 
 if __name__ == "__main__":

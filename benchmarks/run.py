@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import offline_updates
+import online_updates
 import score_statistics
 import start_up
 from tables import goal_table, versions_text
@@ -36,7 +37,7 @@ def page(documents: dict[str, dict[str, Any]], *, load: float, tiny: bool) -> st
     seeds, rounds, transitions = updates["seeds"], updates["rounds"], f"{updates['transitions']:,}"
     return f"""# Benchmarks
 {warning}
-All of this page, its verdicts included, was written by one command, which `make benchmark` runs:
+All of this page down to the last section, its verdicts included, was written by one command, which `make benchmark` runs:
 
 ```
 {COMMAND}
@@ -88,6 +89,14 @@ By itself: `python benchmarks/score_statistics.py --peer-python peer/bin/python`
 """
 
 
+def kept(page: Path | None) -> str:
+    """The section of the old page that `online_updates.py` has written; it has a command of its own."""
+    begin, end = online_updates.BEGIN, online_updates.END
+    old = page.read_text() if page and page.exists() else ""
+    inside = old.split(begin)[1].split(end)[0] if begin in old and end in old else "\n"
+    return f"\n{begin}{inside}{end}\n"
+
+
 def main() -> None:
     """Run every script in a process of its own and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,7 +113,7 @@ def main() -> None:
         documents[name] = json.loads(done.stdout.splitlines()[-1])
     text = page(documents, load=load, tiny=options.tiny)
     if options.markdown:
-        options.markdown.write_text(text)
+        options.markdown.write_text(text + kept(options.markdown))
     if options.json or not options.markdown:
         print(json.dumps(documents) if options.json else text)
 
