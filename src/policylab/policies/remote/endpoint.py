@@ -223,7 +223,7 @@ class Endpoint:
     def ask_canaries(self) -> None:
         """Ask every canary prompt once, past the cache; done by itself before the first call and after every `canary_every` more."""
         for prompt in self.canaries:
-            request = self.request([{"role": "user", "content": prompt}], temperature=0, max_tokens=64)
+            request = self.request([{"role": "user", "content": prompt}], temperature=0, max_tokens=16)
             most = _most_tokens(request)
             self.budget.set_aside(1, most)
             record = self._post(request)

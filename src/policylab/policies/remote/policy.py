@@ -39,7 +39,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RemoteSettings:
     """What is sent with every prompt; what is None is left out and the endpoint's own default holds."""
 
     temperature: float | None = 1.0
@@ -63,7 +63,7 @@ class Remote(Policy):
     """
 
     endpoint: Endpoint = eqx.field(static=True)
-    settings: Settings = eqx.field(static=True)
+    settings: RemoteSettings = eqx.field(static=True)
     tokenizer: str = eqx.field(static=True)
     answer: int = eqx.field(static=True)
 
@@ -72,7 +72,7 @@ class Remote(Policy):
         url: str | Endpoint,
         model: str = "",
         *,
-        settings: Settings = Settings(),
+        settings: RemoteSettings = RemoteSettings(),
         tokenizer: Tokenizer | str = "",
         answer: int = 256,
         **options: Any,
@@ -91,7 +91,7 @@ class Remote(Policy):
         return self.with_settings(temperature=0.0)
 
     def with_settings(self, **changes: Any) -> Remote:
-        """The same endpoint, cache and budget with other `Settings`."""
+        """The same endpoint, cache and budget with other `RemoteSettings`."""
         return Remote(self.endpoint, settings=replace(self.settings, **changes), tokenizer=self.tokenizer, answer=self.answer)
 
     def _request(self, prompt: Prompt, **more: Any) -> dict[str, Any]:
