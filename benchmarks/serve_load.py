@@ -39,11 +39,14 @@ def once(client: httpx.Client, kind: str, number: int) -> tuple[int, int]:
         case "wrong token":
             return client.post("/v1/completions", json=body, headers={"authorization": "Bearer no"}).status_code, 0
         case "stream" | "hang up":
-            with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as response:
+            written, told = 0, {"stream": True, "stream_options": {"include_usage": True}}
+            with client.stream("POST", "/v1/completions", json={**body, **told}) as response:
                 for line in response.iter_lines():
                     if kind == "hang up" and line:
                         break
-                return response.status_code, 32 * (kind == "stream")
+                    usage = json.loads(line[6:]).get("usage") if line.startswith("data: {") else None
+                    written = usage["completion_tokens"] if usage else written
+                return response.status_code, written
         case _:
             response = client.post("/v1/completions", json={**body, "n": 2 if kind == "n" else 1})
             usage = response.json().get("usage", {})

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from policylab.environment import unroll
 from policylab.environments import sandbox
 from policylab.environments.text import functions, wording
 from policylab.environments.text.dialogues import TicTacToeByText, TwentyQuestions, value
@@ -22,7 +23,7 @@ from policylab.environments.text.places import Maze, Retrieval
 from policylab.environments.text.problems import SPLITS, Family, final, problems, split_of
 from policylab.errors import BadInput
 from policylab.experience import Tokens
-from policylab.policies.language import is_text
+from policylab.policies.language import Language, is_text
 from policylab.scorers.verifier import Verifier
 from policylab.tasks import load_task
 from policylab.tasks.text import FAMILIES, text_task
@@ -262,6 +263,18 @@ def test_tic_tac_toe_draws_the_other_side_from_the_reset_key():
     )
     boards = {(int(row), tuple(np.asarray(memory[:9]).tolist())) for row, memory in zip(after.row, after.memory)}
     assert len(boards) > 8, "the same start and the same move meet several answers"
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "tic-tac-toe"])
+def test_language_policies_play_whole_episodes_of_them(name):
+    environment = text_task(name, count=4).environment()
+    policy = Language(width=8, layers=1, heads=1).build(environment.spec, key=KEY)
+    horizon = environment.spec.horizon
+    episodes = jax.jit(lambda p: unroll(p, environment, episodes=3, horizon=horizon, key=KEY))(policy)
+    assert bool(((episodes.lengths >= 1) & (episodes.lengths <= horizon)).all())
+    assert bool(((episodes.returns >= 0.0) & (episodes.returns <= 1.0)).all())
+    assert episodes.observation.ids.shape == (3, horizon + 1, *environment.spec.observation.shape)
+    assert int(episodes.terminal.sum()) == 3
 
 
 @pytest.mark.parametrize("name", FAMILIES)

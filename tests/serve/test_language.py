@@ -244,7 +244,7 @@ def test_sixty_four_clients_at_once(client, plain):
 
 
 def test_too_many_are_told_to_come_back(policy):
-    engine = Engine(policy, rows=1, prompt=8, answer=8, waiting=2)
+    engine = Engine(policy, rows=8, prompt=64, answer=32, chunk=4, waiting=2)
     done = threading.Event()
     jobs = [Job([5], 2, 1.0, 1.0, i, lambda piece: done.set() if piece is None else None) for i in range(3)]
     engine.submit(jobs[0])
@@ -256,8 +256,8 @@ def test_too_many_are_told_to_come_back(policy):
 
 
 def test_an_engine_that_fails_tells_who_waits_and_goes_on(policy, monkeypatch):
-    engine, told, done = Engine(policy, rows=2, prompt=8, answer=8), [], threading.Event()
-    broken = lambda *_: (_ for _ in ()).throw(RuntimeError("no memory"))
+    engine, told, done = Engine(policy, rows=8, prompt=64, answer=32, chunk=4), [], threading.Event()
+    broken = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no memory"))
     monkeypatch.setattr("policylab.serve.engine._write", broken)
     with engine:
         engine.submit(Job([5], 2, 1.0, 1.0, 0, lambda piece: (told.append(piece), done.set())))

@@ -42,7 +42,8 @@ class Rows(eqx.Module):
 
 
 class Piece(NamedTuple):
-    """A few tokens of one answer: ids [token], their log-probabilities, and (ids, log-probabilities) of the likeliest [token, rank]."""
+    """A few tokens of one answer: ids [token], their log-probabilities, and (ids, log-probabilities) of the likeliest [token, rank],
+    none of them where no request of the moment wants them."""
 
     ids: np.ndarray
     log_probs: np.ndarray
@@ -60,6 +61,7 @@ class Job:
     top_p: float
     seed: int
     deliver: Callable[[Piece | Exception | None], Any]
+    ranked: bool = False
     cancelled: threading.Event = field(default_factory=threading.Event)
     left: int = 0
 
@@ -118,7 +120,7 @@ class Engine:
         """Compile what every request needs, before the first comes. Call it before the engine starts."""
         job = Job([0], 1, 1.0, 1.0, 0, lambda _: None)
         state = self._enter(self._state, 0, job)
-        jax.block_until_ready(_write(self.policy.network, state, jnp.asarray(self.prompt), self.chunk))
+        jax.block_until_ready(_write(self.policy.network, state, jnp.asarray(self.prompt), self.chunk, ranks=0))
         self._state = self._empty()  # what it was has been given away
 
     def _empty(self) -> Rows:
@@ -180,7 +182,8 @@ class Engine:
 
     def _step(self) -> None:
         place = jnp.asarray(self.prompt + self._place)
-        self._state, outputs = _write(self.policy.network, self._state, place, self.chunk)
+        ranks = RANKED if any(job is not None and job.ranked for job in self._jobs) else 0
+        self._state, outputs = _write(self.policy.network, self._state, place, self.chunk, ranks=ranks)
         self._place += self.chunk
         ids, log_probs, ranked, values = (np.asarray(leaf) for leaf in outputs)
         for row, job in enumerate(self._jobs):
@@ -209,8 +212,10 @@ def _read(
     )  # fmt: skip
 
 
-@functools.partial(jax.jit, static_argnames="chunk", donate_argnums=1)
-def _write(network: Decoder, state: Rows, place: Array, chunk: int) -> tuple[Rows, tuple[Array, Array, Array, Array]]:
+@functools.partial(jax.jit, static_argnames=("chunk", "ranks"), donate_argnums=1)
+def _write(
+    network: Decoder, state: Rows, place: Array, chunk: int, *, ranks: int
+) -> tuple[Rows, tuple[Array, Array, Array, Array]]:
     """`chunk` tokens for every row: ids and log-probabilities [chunk, row], and the likeliest tokens [chunk, row, rank]."""
     layers = sliced(network)
     vocabulary = state.logits.shape[-1]
@@ -224,7 +229,7 @@ def _write(network: Decoder, state: Rows, place: Array, chunk: int) -> tuple[Row
 
     def step(state: Rows, i: Array) -> tuple[Rows, tuple[Array, Array, Array, Array]]:
         ids, log_probs = jax.vmap(one)(state.logits, state.key, state.written, state.temperature, state.top_p)
-        values, ranked = jax.lax.top_k(jax.nn.log_softmax(state.logits), min(RANKED, vocabulary))
+        values, ranked = jax.lax.top_k(jax.nn.log_softmax(state.logits), min(ranks, vocabulary))
         cache, logits = extend(network, layers, state.cache, ids, place + i)
         after = Rows(cache, logits.astype(state.logits.dtype), state.key, state.temperature, state.top_p, state.written + 1)
         return after, (ids, log_probs, ranked, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from policylab.serve.requests import Refusal
 
 OPEN = ("/health",)
+_PATIENCE = 30.0  # seconds between two parts of a request
 _LOG = logging.getLogger("policylab.serve")
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -45,11 +47,15 @@ class Guard:
         if not length.isdigit() or int(length) > self.most:
             await self._refuse(receive, send, self._too_large())
             return
-        read = 0
+        read, whole = 0, False
 
         async def bounded() -> Any:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            try:
+                message = await asyncio.wait_for(receive(), None if whole else _PATIENCE)
+            except TimeoutError:
+                raise Refusal(408, f"the request did not come to its end within {_PATIENCE:g} seconds") from None
+            whole = whole or not message.get("more_body")
             read += len(message.get("body", b""))
             if read > self.most:
                 if message.get("more_body"):
@@ -65,7 +71,7 @@ class Guard:
     async def _drain(self, receive: Any) -> None:
         left = 16 * self.most
         while left > 0:
-            message = await receive()
+            message = await asyncio.wait_for(receive(), _PATIENCE)
             left -= len(message.get("body", b"")) + 1
             if not message.get("more_body"):
                 return

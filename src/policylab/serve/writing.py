@@ -86,7 +86,9 @@ class Answers:
             for _ in range(asked.n):
                 number = len(self._jobs)
                 deliver = lambda piece, number=number: _tell(loop, self._arrived, (number, piece))
-                job = Job(list(ids), asked.length, asked.temperature, asked.top_p, seeds[number], deliver)
+                job = Job(
+                    list(ids), asked.length, asked.temperature, asked.top_p, seeds[number], deliver, asked.ranked is not None
+                )
                 self._jobs.append(job)
                 self.transcripts.append(Transcript(tokenizer, asked.stop, asked.ranked, asked.length))
 
