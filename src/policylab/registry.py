@@ -110,6 +110,7 @@ SCORERS = {
     "BradleyTerry": "bradley_terry",
     "GeneralPreference": "general_preference",
     "Pairwise": "pairwise",
+    "TextRewards": "text_reward",
 }
 
 DESCRIPTORS = {
