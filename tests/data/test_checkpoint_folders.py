@@ -66,6 +66,12 @@ def test_bfloat16_is_kept_and_shards_come_back(tmp_path):
     again = load_language(tmp_path / "m")
     assert again.network.embedding.dtype == jnp.bfloat16
     assert jax.tree.all(jax.tree.map(np.array_equal, again.network, policy.network))
+    expected = np.load(FOLDERS / "llama" / "expected.npz")
+    text = Tokens(jnp.asarray(expected["ids"], jnp.int32), 2 * jnp.asarray(expected["valid"], jnp.int32))
+    wide = load_language(FOLDERS / "llama").log_probs(text)
+    np.testing.assert_allclose(again.log_probs(text), wide, atol=0.3)
+    written = again.mode().act_many(jax.tree.map(lambda leaf: leaf[0], text), 1, key=jax.random.key(0))
+    assert np.isfinite(written.log_probs).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
