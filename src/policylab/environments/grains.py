@@ -28,8 +28,8 @@ class Pieces(Environment):
     """An environment whose action is a piece of an answer of at most `piece` tokens; the observation is the prompt and what is written.
 
     The answer is given to the environment, and its reward comes, when a piece holds an end token or is empty, or the longest answer is
-    full (what a last piece holds beyond that is left out); until then the reward is 0. (Where many episodes run side by side, the environment is asked at every piece and its reply used
-    where an answer is complete.)
+    full (what a last piece holds beyond that is left out); until then the reward is 0. (Where many episodes run side by side, the
+    environment is asked at every piece, and its reply used where an answer is complete.)
     """
 
     environment: Environment
