@@ -41,12 +41,11 @@ class Unit:
 def names_reached(files: Iterable[Path], start: Iterable[str]) -> frozenset[str]:
     """All names that code can use which begins with the names of `start` and can run what stands in `files`."""
     left = [unit for file in files for unit in units(file.read_bytes())]
-    names, before = set(start), -1
-    while len(names) != before:
-        before = len(names)
-        for unit in [unit for unit in left if unit.reached(names)]:
-            names |= unit.uses
-            left.remove(unit)
+    names, found = set(start), [True]
+    while found:
+        found = [unit for unit in left if unit.reached(names)]
+        left = [unit for unit in left if not unit.reached(names)]
+        names = names.union(*(unit.uses for unit in found))
     return frozenset(names)
 
 
