@@ -17,6 +17,7 @@ from policylab import spaces
 from policylab.cli import main
 from policylab.data.checkpoint_folders import save_language
 from policylab.experience import Spec
+from policylab.hyperparameters import traced
 from policylab.policies.gaussian import Gaussian
 from policylab.policies.language import Language, text_spec
 from policylab.policy import Policy
@@ -24,7 +25,6 @@ from policylab.serve import hosting
 from policylab.serve.control import control_app
 from policylab.serve.hosting import served
 from policylab.tokenizer import characters
-from tests.small import continuous_dataset
 
 SPEC = Spec(spaces.Box((3,)), spaces.Box((2,), -2.0, 2.0), units=(("action", "N"),))
 NAMED = Spec(
@@ -182,7 +182,9 @@ def test_the_command_serves_a_checkpoint_folder_until_interrupted(tmp_path, monk
 
 
 def test_the_command_serves_the_mode_of_a_saved_policy(tmp_path, monkeypatch, capsys):
-    run = lab.train(lab.BC(policy=Gaussian(width=8, depth=1), batch_size=8), continuous_dataset(), steps=1, seeds=1)
+    learner = lab.BC(policy=Gaussian(width=8, depth=1))
+    state = jax.tree.map(lambda leaf: leaf[None], traced(learner).init(SPEC, key=jax.random.key(0)))
+    run = lab.Run(learner, SPEC, (0,), state)
     path = run.save_policy(tmp_path / "arm.safetensors")
     seen = []
 

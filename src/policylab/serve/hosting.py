@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -51,11 +52,21 @@ def served(app: Any, *, host: str = "127.0.0.1", port: int = 0) -> Generator[str
 
 
 def serve(app: Any, *, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until interrupted; `ready` is told the address once it is up. Raises `BadInput` where the port is taken."""
-    with served(app, host=host, port=port) as address:
-        ready(address)
-        with contextlib.suppress(KeyboardInterrupt):
+    """Serve until interrupted (SIGINT or SIGTERM); `ready` is told the address once it is up. Raises `BadInput` where the port is
+    taken."""
+    mine = threading.current_thread() is threading.main_thread()  # others may not say what a signal does
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)} if mine else {}
+    try:
+        with contextlib.suppress(KeyboardInterrupt), served(app, host=host, port=port) as address:
+            ready(address)
             _wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _wait() -> None:
