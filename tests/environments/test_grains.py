@@ -43,8 +43,7 @@ def test_every_grain_says_and_earns_the_same():
     answer = policy.act(environment.reset(key)[1], None, key=key)[0]
     reward = environment.step(None, answer, key)[1].reward
     whole = joined(environment.reset(key)[1], answer)
-    for grain, piece in (("token", 1), ("step", 4)):
-        world = at_grain(environment, grain, longest=4)
+    for world, piece in ((at_grain(environment, "token"), 1), (at_grain(environment, "step", longest=4), 4)):
         writer = dataclasses.replace(policy, answer=piece)
         episodes = jax.jit(lambda world=world, writer=writer: lab.unroll(writer, world, episodes=2, horizon=6, key=key))()
         np.testing.assert_allclose(episodes.returns, float(reward))
