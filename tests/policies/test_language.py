@@ -200,6 +200,16 @@ def test_it_learns_a_sentence_and_its_sampling_is_never_trained(policy):
     np.testing.assert_array_equal(state.model.sampling.temperature, fresh.sampling.temperature)
 
 
+def test_checkpointing_changes_no_gradient():
+    text = TOKENIZER.tokens(["cab cab\n"], kind=2)
+    slope = jax.jit(jax.grad(lambda policy: policy.log_probs(text).sum(), allow_int=True))
+    kept, anew = (
+        slope(Language(width=8, layers=2, heads=1, checkpointing=on).build(SPEC, key=jax.random.key(0))) for on in (False, True)
+    )
+    for a, b in zip(jax.tree.leaves(kept.network), jax.tree.leaves(anew.network), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 def test_settings_that_cannot_be_are_told():
     with pytest.raises(lab.BadInput, match="for texts"):
         Language().build(lab.Spec(lab.Box((3,)), lab.Discrete(2)), key=jax.random.key(0))
