@@ -179,6 +179,7 @@ _PUBLIC = {
     "GPO": "learners.preference.gpo",
     "Iterated": "learners.preference.iterated",
     "Comparisons": "sources.comparisons",
+    "Demonstrations": "sources.demonstrations",
     "load_judged": "data.preferences",
     "GroupPolicyGradient": "learners.reasoning.policy_gradient",
     "Responses": "sources.responses",

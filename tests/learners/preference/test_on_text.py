@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import policylab as lab
-from policylab.data.preferences import Judged, Pair, Rating
+from policylab.data.preferences import Chat, Judged, Pair, Rating
 from policylab.learner import Clock
+from policylab.networks.mlp import Linear
 from policylab.policies.answering import answer_log_probs, pair_log_prob
 from policylab.policies.language import text_spec
+from policylab.scorers.text_reward import text_reward
 from policylab.tokenizer import characters
 
 FORM = lab.Language(width=16, layers=1, heads=2)
-SPEC = text_spec(characters("ab?"), prompt=8, answer=4)
+SPEC_TOKENIZER = characters("ab?")
+SPEC = text_spec(SPEC_TOKENIZER, prompt=8, answer=4)
 PAIRS = Judged("pairs", tuple(Pair("a?" if i % 2 else "bb?", "ab", "b", 1.0) for i in range(8)))
 
 
@@ -99,3 +104,37 @@ def test_an_outcome_model_rates_every_part_and_its_parts_add_up(start):
     scores = np.array([reward.scores(*one(i)) for i in range(4)])
     assert (scores.sum(1) > 0).tolist() == [True, False, True, False]
     assert np.all(scores[:, 3] == 0.0)  # two letters and the end; what is padded has no part in it
+
+
+def test_a_reward_model_of_texts_reads_the_answers_last_token_and_learns_which_is_preferred(start):
+    model = text_reward(start)
+    source = lab.Preferences.of_rows(PAIRS, spec=SPEC)
+    row = source.rows(jnp.arange(2))
+    one = jax.tree.map(lambda leaf: leaf[0], row)
+    head = Linear(jnp.ones((16, 1)), jnp.full(1, 0.5))
+    scores = dataclasses.replace(model, head=head).scores(one.observation, one.a)
+    text = np.concatenate([np.asarray(one.observation.ids)[:3], np.asarray(one.a.ids)[:3]])
+    last = np.asarray(start.hidden(lab.Tokens(jnp.asarray(text), jnp.ones(6, jnp.int32))))[5]
+    np.testing.assert_allclose(scores, [0, 0, last.sum() + 0.5, 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.losses(row, key=jax.random.key(0)), np.log(2.0), rtol=1e-6)
+    fit = lab.Fit(lab.TextRewards(FORM), learning_rate=1e-2, batch_size=8)
+    fitted = lab.train(fit, source, steps=30, given={"start": model}).products(seed=0)["reward"]
+    assert float(fitted.prefer(one.observation, one.a, one.b, key=jax.random.key(0))[0]) > 0.9
+
+
+def test_cloning_texts_is_behaviour_cloning():
+    said = Judged("pairs", (Pair("a?", "ab", "b"), Pair("b?", "b", "ab", 0.0)))
+    source = lab.Demonstrations.of_rows(said, spec=SPEC)
+    assert np.asarray(source.answer.kind).tolist() == [[2, 2, 2, 0], [2, 2, 2, 0]]
+    policy = lab.train(lab.BC(policy=FORM, learning_rate=1e-2, batch_size=8), source, steps=60).policy()
+    writer = SPEC_TOKENIZER.texts(
+        jax.jit(jax.vmap(lambda o: policy.mode().act(o, None, key=jax.random.key(0))[0]))(source.prompt)
+    )
+    assert writer == ["ab", "ab"]
+    chats = Judged("chats", (Chat(({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})),))
+    template = "{% for m in messages %}{{ m['content'] }}?{% endfor %}"
+    spec = text_spec(characters("ab?", template=template), prompt=8, answer=4)
+    one = lab.Demonstrations.of_rows(chats, spec=spec)
+    assert SPEC_TOKENIZER.texts(jax.tree.map(lambda leaf: leaf[:1], one.prompt)) == ["a?"]
+    with pytest.raises(lab.BadInput, match="asks for more"):
+        lab.train(lab.BC(policy=lab.Sequence()), source, steps=1)
