@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from policylab.environment import unroll
 from policylab.environments import sandbox
 from policylab.environments.text import functions, wording
 from policylab.environments.text.dialogues import TicTacToeByText, TwentyQuestions, value
@@ -24,6 +23,7 @@ from policylab.environments.text.problems import SPLITS, Family, final, problems
 from policylab.errors import BadInput
 from policylab.experience import Tokens
 from policylab.policies.language import Language, is_text
+from policylab.policy import Policy
 from policylab.scorers.verifier import Verifier
 from policylab.tasks import load_task
 from policylab.tasks.text import FAMILIES, text_task
@@ -265,16 +265,36 @@ def test_tic_tac_toe_draws_the_other_side_from_the_reset_key():
     assert len(boards) > 8, "the same start and the same move meet several answers"
 
 
-@pytest.mark.parametrize("name", ["arithmetic", "tic-tac-toe"])
-def test_language_policies_play_whole_episodes_of_them(name):
-    environment = text_task(name, count=4).environment()
+class Knowing(Policy):
+    """Answers the prompts of a list as told, and anything else with nothing."""
+
+    prompts: Tokens
+    answers: Tokens
+
+    def act(self, observation, memory, *, key):
+        row = jnp.argmax(jnp.all(self.prompts.ids == observation.ids, axis=-1))
+        return jax.tree.map(lambda leaf: leaf[row], self.answers), memory
+
+
+def test_trials_meet_every_problem_of_a_split_once():
+    task = text_task("arithmetic", count=8)
+    environment = task.environment()
+    solutions = environment.solutions()
+    half = Tokens(solutions.ids, solutions.kind.at[:4].set(0))
+    trials = task.trials(Knowing(environment.prompts, half), name="half")
+    assert trials.outcome.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert task.metric(trials) == {"return": 0.5, "score": 50.0, "success": 0.5}
+    assert trials.length.tolist() == [1] * 8
+
+
+def test_language_policies_play_whole_episodes():
+    task = text_task("tic-tac-toe", count=4)
+    environment = task.environment()
     policy = Language(width=8, layers=1, heads=1).build(environment.spec, key=KEY)
-    horizon = environment.spec.horizon
-    episodes = jax.jit(lambda p: unroll(p, environment, episodes=3, horizon=horizon, key=KEY))(policy)
-    assert bool(((episodes.lengths >= 1) & (episodes.lengths <= horizon)).all())
-    assert bool(((episodes.returns >= 0.0) & (episodes.returns <= 1.0)).all())
-    assert episodes.observation.ids.shape == (3, horizon + 1, *environment.spec.observation.shape)
-    assert int(episodes.terminal.sum()) == 3
+    trials = task.trials(policy)
+    assert len(trials) == environment.count
+    assert ((trials.length >= 1) & (trials.length <= 5)).all()
+    assert ((trials.outcome >= 0.0) & (trials.outcome <= 1.0)).all()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

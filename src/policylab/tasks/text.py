@@ -6,10 +6,18 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
 from policylab.environments.text.dialogues import Dialogue
 from policylab.environments.text.environments import Dialogues, Questions
 from policylab.environments.text.problems import SPLITS, Family, Problem, problems
 from policylab.errors import BadInput
+from policylab.experience import Trials
+from policylab.policy import Policy
 from policylab.scorers.verifier import Verifier
 from policylab.task import Task
 from policylab.tokenizer import Tokenizer, characters
@@ -67,6 +75,12 @@ class TextTask(Task):
         """Questions with a right answer to each, as strings."""
         return problems(self.family, split, self.size(split), self.seed)
 
+    def trials(self, policy: Policy, *, split: str = "test", key: int = 0, name: str = "policy") -> Trials:
+        """Every problem of a split, once: what `metric` takes. Policies that are tried with one key meet the same chance."""
+        environment = self.environment(*self.instances(split))
+        outcome, success, length = jax.device_get(_play(policy, environment, jax.random.key(key)))
+        return Trials.of(name, outcome[None], seeds=np.zeros(1, np.int64), success=success[None], length=length[None])
+
     def verifier(self) -> Verifier:
         """The checker as a Scorer of one answer. Raises `BadInput` for dialogues, whose reward is the environment's."""
         if isinstance(self.family, Dialogue):
@@ -82,6 +96,27 @@ class TextTask(Task):
     def scale(self) -> str:
         """What 0 and 100 are."""
         return "0 = nothing right, 100 = all right"
+
+
+@eqx.filter_jit
+def _play(policy: Policy, environment: Questions | Dialogues, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+    """The return, the success and the length of every problem's one episode."""
+    rows = jnp.arange(environment.count)
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+
+    def move(carry: tuple, time: Array) -> tuple[tuple, tuple]:
+        state, observation, memory, alive = carry
+        act = lambda o, m, k: policy.act(o, m, key=jax.random.fold_in(k, time))
+        action, memory = jax.vmap(act)(observation, memory, keys)
+        state, step = jax.vmap(environment.step)(state, action, keys)
+        told = jnp.where(alive, step.reward, 0.0), jnp.where(alive, step.info["success"], 0.0), alive
+        return (state, step.observation, memory, alive & ~step.terminal), told
+
+    state, observation = jax.vmap(environment.start)(rows, jax.random.randint(key, rows.shape, 0, 1 << 30))
+    memory = jax.vmap(lambda k: policy.initial_memory(key=k))(keys)
+    start = state, observation, memory, jnp.ones(rows.shape, bool)
+    _, (reward, success, alive) = jax.lax.scan(move, start, jnp.arange(environment.spec.horizon))
+    return reward.sum(0), success.max(0), alive.sum(0)
 
 
 def text_task(

@@ -127,7 +127,10 @@ class Questions(Environment):
 
     def reset(self, key: PRNGKeyArray) -> tuple[Int[Array, ""], Tokens]:
         """The number of a problem, and its prompt."""
-        row = jax.random.randint(key, (), 0, self.count)
+        return self.start(jax.random.randint(key, (), 0, self.count))
+
+    def start(self, row: Int[Array, ""], seed: Int[Array, ""] | int = 0) -> tuple[Int[Array, ""], Tokens]:
+        """The problem of that number. There is no chance in it, and the seed is not used."""
         return row, self._prompt(row)
 
     def step(self, state: Int[Array, ""], action: Tokens, key: PRNGKeyArray) -> tuple[Int[Array, ""], Step]:
@@ -201,8 +204,10 @@ class Dialogues(Environment):
     def reset(self, key: PRNGKeyArray) -> tuple[Turn, Tokens]:
         """A problem and its opening; the seed of the other side is drawn here."""
         row_key, seed_key = jax.random.split(key)
-        row = jax.random.randint(row_key, (), 0, self.count)
-        seed = jax.random.randint(seed_key, (), 0, _SEEDS)
+        return self.start(jax.random.randint(row_key, (), 0, self.count), jax.random.randint(seed_key, (), 0, _SEEDS))
+
+    def start(self, row: Int[Array, ""], seed: Int[Array, ""] | int = 0) -> tuple[Turn, Tokens]:
+        """The problem of that number; `seed` is all chance that the other side has."""
         memory = jax.pure_callback(
             self.pool.started, jax.ShapeDtypeStruct(self.memories.shape[1:], jnp.int32), row, seed, vmap_method="broadcast_all"
         )

@@ -11,7 +11,7 @@ import numpy as np
 from policylab.environments.text.problems import Family, Problem, final
 from policylab.errors import BadInput
 
-_LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 
 
@@ -28,9 +28,9 @@ class Retrieval(Family):
         """Pairs with different keys, and one of the keys."""
         count = 2 ** (self.difficulty + 1)
         width = 2 if count <= 128 else 3
-        keys: dict[str, str] = {}
-        while len(keys) < count:
-            keys["".join(_LETTERS[random.integers(0, 26, width)])] = f"{random.integers(100):02d}"
+        numbers = random.choice(26**width, count, replace=False)
+        spelled = ("".join(_LETTERS[number // 26**place % 26] for place in range(width)) for number in numbers)
+        keys = {key: f"{value:02d}" for key, value in zip(spelled, random.integers(0, 100, count), strict=True)}
         wanted = list(keys)[random.integers(count)]
         return Problem(" ".join(f"{key}={value}" for key, value in keys.items()) + f" {wanted}?", keys[wanted])
 
