@@ -97,6 +97,8 @@ def test_each_players_update_is_that_of_its_own_learner():
 
 def test_who_has_left_counts_no_more():
     game = TimeLimit(Joint(Matrix(DILEMMA, leaver=1)), 3)
+    report = lab.check(game)
+    assert report.passed, str(report)
     always = lab.UniformRandom(game.spec.action)
     played = jax.jit(lambda key: lab.unroll(always, game, episodes=4, horizon=3, key=key))(jax.random.key(0))
     np.testing.assert_array_equal(played.observation["playing"][:, :, 1], [[1, 0, 0, 0]] * 4)
