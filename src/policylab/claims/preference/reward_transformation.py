@@ -1,4 +1,7 @@
-"""Log-sigmoid rewards above a reference level align better than raw ones, and add up as AND (Wang et al. 2024, arXiv 2402.00742)."""
+"""Log-sigmoid rewards above a reference level align better than raw ones, and add up as AND (Wang et al. 2024, arXiv 2402.00742).
+
+When the stand-in was changed on tuning seeds, the metric `honest` became one of utility instead of quantiles, with a margin of 0.1
+instead of 1, before the run on record. By quantiles the transformation was slightly worse there."""
 
 from __future__ import annotations
 
