@@ -32,7 +32,7 @@ def main() -> None:
     if library == "sb3":
         import stable_baselines3 as peer
 
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         settings = {**settings, "device": "cpu"}
     else:
         import sbx as peer

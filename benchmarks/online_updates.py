@@ -207,7 +207,7 @@ def section(document: dict[str, Any]) -> str:
     search = document["rows"][-1]
     return f"""## Learning online, and search
 
-Written by `{COMMAND}` on {os.cpu_count()} CPU cores,
+Written by `{COMMAND}` on {len(os.sched_getaffinity(0))} CPU core(s),
 {document["rounds"]} rounds; medians, and the range of the ratios over rounds. Before it began {document["load"]:.1f} processes were busy
 in the mean of a minute. CartPole is compiled with the learner here and stepped in Python there; HalfCheetah is the same simulator on
 both sides. envpool was not used. CleanRL was not measured in this run.
