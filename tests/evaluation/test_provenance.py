@@ -74,6 +74,7 @@ def edited(package: Path, before: str, after: str) -> None:
         ("UNUSED = 3.0", "UNUSED = 4.0", False),
         ("return thing.draw()", "return None", False),
         ('"""What it does."""', '"""What it really does."""', False),
+        ('"""A noun."""', '"""Another noun."""', False),
         ("x: int) -> int", "x: float) -> float", False),
         ("import numpy as np", "import numpy as np  # not used", False),
     ],

@@ -68,7 +68,7 @@ def words(content: bytes) -> frozenset[str]:
 @lru_cache(maxsize=2048)
 def units(content: bytes) -> tuple[Unit, ...]:
     """A file's text taken apart. Raises `SyntaxError` for what is no Python."""
-    return tuple(unit for node in ast.parse(content).body for unit in _units(_plain(node)))
+    return tuple(unit for node in _said(ast.parse(content)) for unit in _units(_plain(node)))
 
 
 def _units(node: ast.stmt) -> Iterator[Unit]:
@@ -107,13 +107,16 @@ def _unit(node: ast.stmt, binds: set[str], owner: str = "") -> Unit:
     return Unit(frozenset(binds), owner, frozenset(uses), ast.dump(node), "function" if isinstance(node, _FUNCTION) else "")
 
 
+def _said(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.stmt]:
+    """The body without its docstring."""
+    return node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+
+
 def _plain(node: ast.stmt) -> ast.stmt:
     """Without docstrings and without annotations of arguments and results."""
     for part in ast.walk(node):
         if isinstance(part, ast.ClassDef | _FUNCTION):
-            first = part.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                part.body = part.body[1:] or [ast.Pass()]
+            part.body = _said(part) or [ast.Pass()]
         if isinstance(part, _FUNCTION):
             part.returns = None
         if isinstance(part, ast.arg):
