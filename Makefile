@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint benchmark benchmark-online peer peer-online docs lock clean
+.PHONY: setup demo test test-all lint benchmark benchmark-online peer peer-online docs lock clean
 
 setup: .venv/ready
 
@@ -24,6 +24,10 @@ lint: setup
 
 test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+# Also what tests/slow.py lists, which takes some minutes more.
+test-all: setup lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m ""
 
 # Needs a quiet machine for about a quarter of an hour: beside other work the numbers are wrong.
 benchmark: setup peer

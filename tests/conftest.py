@@ -14,10 +14,20 @@ import pytest
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401  (the hook looks the checker up by name)
+from tests.slow import SLOW
 
 hook = install_import_hook("policylab", "tests.typechecker.check")
 
+gc.set_threshold(200_000, 20, 20)  # JAX keeps millions of objects that never die: looking through them took 5% of the time
+
 _MAPS = Path("/proc/self/maps")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `slow.py` names."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/") in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,47 @@
+"""Tests that train until something is learned, or compile the largest programs: five seconds and more each.
+
+`make test` leaves them out and stays under ten minutes on two cores; `make test-all` runs everything. What they test is tested in the
+small elsewhere: the equations by hand, the conformance of smaller relatives, and what is learned by the claims.
+"""
+
+SLOW = (
+    "claims/test_cocoa.py::test_both_arms_have_as_many_parameters_and_updates",
+    "learners/evolution/test_quality_diversity.py::test_every_member_plays_from_the_same_starts_and_is_described_by_its_last_place",
+    "learners/multiagent/test_clam.py::test_clam_learns_to_tell_histories_apart_without_a_gradient_from_the_policy",
+    "learners/multiagent/test_history_ppo.py::test_reconstruction_learns_to_foretell_the_history",
+    "learners/multiagent/test_history_ppo.py::test_the_reward_reaches_the_encoder_of_one_and_not_of_the_other",
+    "learners/offline/test_cocoa.py::test_random_anchors_are_observations_of_the_data",
+    "learners/offline/test_cocoa.py::test_worlds_then_seeker_then_the_learner_and_each_only_in_its_time",
+    "learners/offline/test_continuous_losses.py::test_improves_on_cloning[cql]",
+    "learners/offline/test_decision_transformer.py::test_it_does_what_brings_the_return_that_is_asked_for",
+    "learners/offline/test_doc.py::test_it_chooses_what_brings_luck_and_promises_what_it_can_keep",
+    "learners/online/test_off_policy.py::test_sac_swings_the_pendulum_up",
+    "learners/online/test_on_policy.py::test_ppo_balances_the_pole",
+    "learners/preference/test_on_text.py::test_pairs_of_texts_are_learned_from",
+    "learners/representation/test_hilp.py::test_distances_grow_with_the_steps_between_states_of_a_table",
+    "learners/worldmodel/test_dyna.py::test_mbpo_learns_from_a_replay_and_its_world_serves_a_planner",
+    "learners/worldmodel/test_sindy_rl.py::test_the_policy_learned_in_the_dream_and_its_equation_hold_in_the_real_room",
+    "networks/test_sharding.py::test_eight_devices_compute_what_one_computes",
+    "planners/test_monte_carlo.py::test_random_games_guide_the_opening_and_a_search_alone_equals_one_in_a_batch",
+    "planners/test_monte_carlo.py::test_with_enough_simulations_late_positions_are_played_and_valued_as_minimax_does",
+    "policies/test_generative.py::test_a_clone_keeps_both_ways_and_nothing_in_between[ddpm]",
+    "policies/test_generative.py::test_a_clone_keeps_both_ways_and_nothing_in_between[energy]",
+    "policies/test_mixture.py::test_two_answers_are_kept_apart_where_a_gaussian_averages_them",
+    "test_conformance.py::test_every_learner_conforms[clam]",
+    "test_conformance.py::test_every_learner_conforms[cocoa]",
+    "test_conformance.py::test_every_learner_conforms[decision-transformer]",
+    "test_conformance.py::test_every_learner_conforms[mopo]",
+    "test_conformance.py::test_every_learner_conforms[ravl]",
+    "test_conformance.py::test_every_learner_conforms[reconstructing]",
+    "test_conformance.py::test_every_learner_conforms[vagram]",
+    "test_docs.py::test_code_in_the_documentation_runs[agents.md-0]",
+    "test_docs.py::test_code_in_the_documentation_runs[exploring.md-1]",
+    "test_docs.py::test_code_in_the_documentation_runs[imagining.md-0]",
+    "test_docs.py::test_code_in_the_documentation_runs[imagining.md-1]",
+    "test_docs.py::test_code_in_the_documentation_runs[nouns.md-1]",
+    "test_docs.py::test_code_in_the_documentation_runs[online.md-2]",
+    "test_solving.py::test_demonstrations_alone_give_likelihoods_and_a_plan",
+    "test_solving.py::test_rewards_alone_are_judged_by_fitted_q_and_called_unverified",
+    "test_solving_files.py::test_the_command_in_the_report_repeats_it_all",
+    "worlds/test_ensemble.py::test_a_trained_world_predicts_its_data_is_unsure_elsewhere_and_can_be_planned_in",
+)
