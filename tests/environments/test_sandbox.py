@@ -11,7 +11,6 @@ import pytest
 
 from policylab.environments import sandbox as room
 from policylab.environments.sandbox import Sandbox
-from policylab.errors import BadInput
 
 pytestmark = pytest.mark.skipif(bool(room.refusal()), reason="this machine cannot lock programs in")
 BOX = Sandbox(seconds=5.0, memory=128 << 20, output=4096, files=1 << 20)
@@ -31,7 +30,7 @@ ATTACKS = {
     "writing to the root": "open('/escaped', 'w')\nprint('escaped')",
     "writing to a library": "import os\nopen(os.__file__, 'a')\nprint('escaped')",
     "writing to /tmp": "open('/tmp/escaped', 'w')\nprint('escaped')",
-    "making a folder beside its own": "import os\nos.mkdir('/work/../other')\nprint('escaped')",
+    "making a folder beside its own": "import os\nos.mkdir('/room/../other')\nprint('escaped')",
     "a symbolic link": "import os\nos.symlink('/etc/passwd', 'link')\nprint('escaped', open('link').read())",
     "a link with many parents": "import os\nos.symlink('../' * 40 + FILE, 'link')\nprint('escaped', open('link').read())",
     "a hard link": "import os\nos.link(os.__file__, 'link')\nopen('link', 'a')\nprint('escaped')",
@@ -40,14 +39,14 @@ ATTACKS = {
     "remounting": "import ctypes\nassert ctypes.CDLL(None).mount(b'none', b'/', b'', 32, b'') == 0\nprint('escaped')",
     "namespaces of its own": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0\nprint('escaped')",
     "namespaces by clone": "import ctypes\nassert ctypes.CDLL(None).syscall(56, 0x10000011, 0, 0, 0, 0) >= 0\nprint('escaped')",
-    "another root": "import os\nos.chroot('/work')\nprint('escaped')",
+    "another root": "import os\nos.chroot('/room')\nprint('escaped')",
     "tracing process 1": "import ctypes\nassert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0\nprint('escaped')",
     "io_uring": "import ctypes\nassert ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(120)) >= 0\nprint('escaped')",
     "memory without a limit": "import os\nos.memfd_create('x')\nprint('escaped')",
     "shared memory": "import ctypes\nassert ctypes.CDLL(None).shmget(0, 1 << 30, 0o1600) >= 0\nprint('escaped')",
     "raising its own limits": "import resource as r\nr.setrlimit(r.RLIMIT_AS, (r.RLIM_INFINITY, r.RLIM_INFINITY))\nprint('escaped')",
     "a shell": "import os\nassert os.system('echo escaped') == 0",
-    "a program of its own": "import os\nopen('tool', 'w').write('#!/bin/sh')\nos.chmod('tool', 0o755)\nos.execv('/work/tool', ['tool'])",
+    "a program of its own": "import os\nopen('tool', 'w').write('#!/bin/sh')\nos.chmod('tool', 0o755)\nos.execv('/room/tool', ['tool'])",
     "a child process": "import os\nif os.fork() == 0:\n print('escaped')",
     "a thread": "import threading\nthreading.Thread(target=lambda: print('escaped')).start()",
     "a memory bomb": "x = bytearray(1 << 31)\nprint('escaped')",
@@ -96,7 +95,7 @@ def test_nobody_has_called(outcomes, listener):
 def test_what_an_honest_program_needs_is_there():
     program = (
         "import math, json, sys, os, helper\nopen('note', 'w').write('kept')\n"
-        "print(json.dumps([helper.twice(int(sys.stdin.read())), open('note').read(), os.listdir('/work') != []]))\n"
+        "print(json.dumps([helper.twice(int(sys.stdin.read())), open('note').read(), os.listdir('/room') != []]))\n"
         "print('careful', file=sys.stderr)\nraise SystemExit(7)"
     )
     outcome = BOX.run(program, input="21", files={"helper.py": "def twice(x):\n    return 2 * x\n"})
@@ -156,22 +155,3 @@ def test_many_rooms_at_once_do_not_disturb_each_other():
     outcomes = BOX.run_many([f"open('n', 'w').write('{i}')\nprint(open('n').read())" for i in range(12)], workers=6)
     assert [outcome.output for outcome in outcomes] == [f"{i}\n" for i in range(12)]
     assert threading.active_count() < 10
-
-
-def test_what_cannot_be_isolated_is_refused(monkeypatch, tmp_path):
-    with pytest.raises(BadInput, match="no plain file name"):
-        BOX.run("", files={"../escaped": ""})
-    with pytest.raises(BadInput, match="32 MiB to each process"):
-        Sandbox(memory=64 << 20, processes=8)
-    assert "larger than" in BOX.run("#" * (2 << 20)).errors
-    # A machine that allows no namespaces: the same warden with the call refused.
-    weak = tmp_path / "warden.py"
-    weak.write_text(room._WARDEN.read_text().replace("LIBC.unshare(", "(lambda *_: -1)("))
-    monkeypatch.setattr(room, "_WARDEN", weak)
-    with pytest.raises(BadInput, match="cannot be locked in here: making"):
-        BOX.run("print('ran')")
-    broken = tmp_path / "broken.py"
-    broken.write_text("raise SystemExit(3)")
-    monkeypatch.setattr(room, "_WARDEN", broken)
-    with pytest.raises(BadInput, match="without a word"):
-        BOX.run("print('ran')")

@@ -1,7 +1,7 @@
 """A locked room for programs that a model wrote: no network, no files but its own, bounded time, memory, processes and output.
 
 Linux only. The walls are described in `warden.py`, which puts them up in a process of its own; if one cannot be put up, nothing
-runs and `BadInput` says why. The program sees the standard library of this interpreter, read-only, and `/work`, a folder in
+runs and `BadInput` says why. The program sees the standard library of this interpreter, read-only, and `/room`, a folder in
 memory that is gone afterwards; nothing that it starts outlives it.
 """
 
@@ -69,7 +69,7 @@ class Sandbox:
             raise BadInput("Sandbox.memory leaves less than 32 MiB to each process: give more memory or fewer processes")
 
     def run(self, program: str, *, input: str = "", files: Mapping[str, str] = {}) -> Outcome:
-        """Run the Python `program` as `/work/program.py`, beside `files` (name -> text), with `input` on standard input.
+        """Run the Python `program` as `/room/program.py`, beside `files` (name -> text), with `input` on standard input.
 
         Raises `BadInput` if this machine cannot isolate it, or for a file name with a path in it.
         """
@@ -81,9 +81,9 @@ class Sandbox:
             return Outcome(1, "", f"the program and its files are larger than {self.files} bytes", False, False, 0.0)
         interpreter, visible = _visible()
         order = {
-            "command": ["/python/bin/python3", "-s", "-S", "-B", "-u", "/work/program.py"],
+            "command": ["/python/bin/python3", "-s", "-S", "-B", "-u", "/room/program.py"],
             "environment": {
-                "HOME": "/work", "LANG": "C.UTF-8", "LD_LIBRARY_PATH": "/python/lib", "PYTHONHASHSEED": "0", "TMPDIR": "/work",
+                "HOME": "/room", "LANG": "C.UTF-8", "LD_LIBRARY_PATH": "/python/lib", "PYTHONHASHSEED": "0", "TMPDIR": "/room",
             },
             "files": {name: text.encode(errors="replace").decode() for name, text in contents.items()},
             "input": input.encode(errors="replace").decode(),

@@ -25,7 +25,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 NEW_SPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000  # mounts, names, IPC, processes, network
 NEW_USER, NEW_ANY = 0x10000000, 0x7E020000
 READ_ONLY, NO_SET_USER, NO_DEVICES, NO_EXECUTION, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
-FOLDER = "/work"
+FOLDER = "/room"
 
 # System calls that a program has no business with, as numbers on (x86_64, aarch64); refused with EPERM. Beside what would touch
 # the machine these are calls whose memory no resource limit counts (shared memory, anonymous files, io_uring).
