@@ -75,6 +75,30 @@ def descend_in_parts(
     return Trained(eqx.combine(optax.apply_updates(free, updates), fixed), moments), value, auxiliary
 
 
+def descend_by_parts(
+    state: Trained,
+    loss: Callable[[Any, Any], tuple[Array, Any]],
+    batch: PyTree[Array],
+    optimiser: optax.GradientTransformation,
+    *,
+    largest: int,
+) -> tuple[Trained, Float[Array, ""], Any]:
+    """`descend_in_parts` for losses that use other networks than the one that descends, such as a frozen reference: seeds go through their
+    parts side by side. On every kind of machine, since what a language model keeps of a large batch may not fit an accelerator either."""
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    count = part_count(rows, largest)
+    if count == 1:
+        return descend(state, lambda model: loss(model, batch), optimiser)
+    free, fixed = eqx.partition(state.model, trainable(state.model))
+    parts = jax.tree.map(lambda leaf: leaf.reshape(count, rows // count, *leaf.shape[1:]), batch)
+    of_part = lambda part: jax.value_and_grad(lambda free: loss(eqx.combine(free, fixed), part), has_aux=True)(free)
+    nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_part, jax.tree.map(lambda leaf: leaf[0], parts)))
+    total, _ = jax.lax.scan(lambda sum, part: (jax.tree.map(jnp.add, sum, of_part(part)), None), nothing, parts)
+    (value, auxiliary), gradient = jax.tree.map(lambda leaf: leaf / count, total)
+    updates, moments = optimiser.update(gradient, state.moments, free)
+    return Trained(eqx.combine(optax.apply_updates(free, updates), fixed), moments), value, auxiliary
+
+
 def part_count(rows: int, largest: int) -> int:
     """How many equal parts of at most `largest` rows; 1 where `rows` has no divisor between a quarter of `largest` and `largest`."""
     fitting = [size for size in range(max(1, largest // 4), largest + 1) if rows % size == 0]
@@ -89,3 +113,10 @@ def follow(target: M, online: M, rate: Float[Array, ""] | float) -> M:
 def select(condition: Array, when_true: M, when_false: M) -> M:
     """Leaf-wise choice between two trees of one structure."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), when_true, when_false)
+
+
+def noting() -> optax.GradientTransformation:
+    """Leaves gradients as they are; its state is the norm of the last one. First in `optax.chain`, so that `moments[0]` is that number."""
+    return optax.GradientTransformation(
+        lambda params: jnp.zeros(()), lambda updates, state, params=None: (updates, optax.tree.norm(updates))
+    )
