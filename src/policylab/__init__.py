@@ -183,6 +183,8 @@ _PUBLIC = {
     "load_judged": "data.preferences",
     "GroupPolicyGradient": "learners.reasoning.policy_gradient",
     "Responses": "sources.responses",
+    "Refill": "sources.refill",
+    "PassRate": "sources.refill",
     "Pairwise": "scorers.pairwise",
     "TextRewards": "scorers.text_reward",
     "PreferenceTable": "scorers.preference_table",
