@@ -14,6 +14,7 @@ from policylab.errors import BadInput
 LEARNERS = {
     # name: (module below policylab.learners, class)
     "bc": ("imitation.bc", "BC"),
+    "sft": ("imitation.sft", "SFT"),
     "percent-bc": ("imitation.percent_bc", "PercentBC"),
     "goal-conditioned": ("imitation.goal_conditioned", "GoalConditioned"),
     "beso": ("imitation.beso", "BESO"),
