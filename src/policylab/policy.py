@@ -26,6 +26,11 @@ class Policy(eqx.Module):
     def act(self, observation: PyTree, memory: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
         """Sample an action, in environment units, and the next memory."""
 
+    @property
+    def origin(self) -> Policy | None:
+        """The frozen policy that this one is a change of, where it carries that inside (LoRA: its base); else None."""
+        return None
+
     def mode(self) -> Policy:
         """The deterministic version of this policy (itself where it has no randomness)."""
         return self

@@ -46,8 +46,13 @@ class LoRAPolicy(Policy):
         return self._with(dataclasses.replace(layers, **changed))
 
     @property
+    def origin(self) -> LanguagePolicy:
+        """The base: this policy with its adapters off, which learners that hold it to a reference take for that."""
+        return self.base.policy
+
+    @property
     def reference(self) -> LanguagePolicy:
-        """The base: this policy with its adapters off."""
+        """The base, by the name that it has among products."""
         return self.base.policy
 
     def merged(self) -> LanguagePolicy:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab import spaces
-from policylab.experience import Preference, Spec
+from policylab.experience import Spec
 from policylab.learner import Pairs, Request
 from policylab.networks.frozen import Normaliser, observation_normaliser
 from policylab.networks.reading import Network, network_for
-from policylab.scorers.fitted import FittedForm, FittedScorer
+from policylab.scorers.comparing import Comparing
+from policylab.scorers.fitted import FittedForm
 
 
-class BradleyTerryReward(FittedScorer):
+class BradleyTerryReward(Comparing):
     r"""P(a wins | x) = sigma(r(x, a) - r(x, b)); r is a perceptron of the observation and the answer."""
 
     network: Network
@@ -29,16 +29,6 @@ class BradleyTerryReward(FittedScorer):
         """r(x, a), as one part."""
         state = self.normaliser(spaces.flatten(self.observation_space, observation))
         return self.network(jnp.concatenate([state, spaces.flatten(self.action_space, action)]))
-
-    def prefer(self, observation: PyTree, a: PyTree, b: PyTree, *, key: PRNGKeyArray) -> Float[Array, "4"]:
-        """Probabilities of (a wins, tie, a loses, abstains); there are no ties."""
-        win = jax.nn.sigmoid(self.score(observation, a) - self.score(observation, b))
-        return jnp.stack([win, jnp.zeros(()), 1.0 - win, jnp.zeros(())])
-
-    def losses(self, batch: Preference, *, key: PRNGKeyArray) -> Float[Array, " batch"]:
-        """-p log sigma(r(a) - r(b)) - (1 - p) log sigma(r(b) - r(a)), in nats."""
-        margin = jax.vmap(self.score)(batch.observation, batch.a) - jax.vmap(self.score)(batch.observation, batch.b)
-        return -batch.p * jax.nn.log_sigmoid(margin) - (1.0 - batch.p) * jax.nn.log_sigmoid(-margin)
 
 
 @dataclass(frozen=True)

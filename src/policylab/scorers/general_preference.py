@@ -12,14 +12,15 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab import spaces
 from policylab.errors import Unsupported
-from policylab.experience import Preference, Spec
+from policylab.experience import Spec
 from policylab.learner import Pairs, Request
 from policylab.networks.frozen import Normaliser, observation_normaliser
 from policylab.networks.reading import Network, network_for
-from policylab.scorers.fitted import FittedForm, FittedScorer
+from policylab.scorers.comparing import Comparing
+from policylab.scorers.fitted import FittedForm
 
 
-class GeneralPreferenceModel(FittedScorer):
+class GeneralPreferenceModel(Comparing):
     r"""s(a > b | x) = <R D(x) v(x, a), v(x, b)> / tau,  P(a wins) = sigma(s)                     (equations 3 and 4)
 
     R turns every pair of numbers by a quarter, so that s(a > b) = -s(b > a) by construction; D(x) >= 0 scales each of the `blocks`
@@ -66,16 +67,6 @@ class GeneralPreferenceModel(FittedScorer):
     def scores(self, observation: PyTree, action: PyTree) -> Float[Array, " part"]:
         """There is none: an answer is better or worse than another."""
         raise Unsupported("a general preference model compares answers: use prefer, compare or tournament")
-
-    def prefer(self, observation: PyTree, a: PyTree, b: PyTree, *, key: PRNGKeyArray) -> Float[Array, "4"]:
-        """Probabilities of (a wins, tie, a loses, abstains); there are no ties."""
-        win = jax.nn.sigmoid(self.compare(observation, a, b))
-        return jnp.stack([win, jnp.zeros(()), 1.0 - win, jnp.zeros(())])
-
-    def losses(self, batch: Preference, *, key: PRNGKeyArray) -> Float[Array, " batch"]:
-        """-p log sigma(s) - (1 - p) log sigma(-s), in nats."""
-        log_odds = jax.vmap(self.compare)(batch.observation, batch.a, batch.b)
-        return -batch.p * jax.nn.log_sigmoid(log_odds) - (1.0 - batch.p) * jax.nn.log_sigmoid(-log_odds)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from policylab.policies.answering import answer_window
 from policylab.policy import Policy
-from policylab.scorer import Scorer
+from policylab.scorers.comparing import Comparing
 
 
-class LogRatio(Scorer):
+class LogRatio(Comparing):
     r"""r(x, a) = beta log [ pi(a | x) / pi_ref(a | x) ], one term per part of the answer.
 
     The sum over the first parts is what a process reward model would say of them (Yuan et al. 2024, arXiv 2412.01981): it equals
-    beta log E_ref[ exp(r / beta) ] over what the reference would write from there on.
+    beta log E_ref[ exp(r / beta) ] over what the reference would write from there on. Its cross-entropy of pairs is DPO's loss.
     """
 
     policy: Policy
@@ -26,8 +24,3 @@ class LogRatio(Scorer):
         """beta (log pi - log pi_ref) of every part."""
         window = answer_window(observation, action)
         return self.beta * (self.policy.log_probs(window)[0] - self.reference.log_probs(window)[0])
-
-    def prefer(self, observation: PyTree, a: PyTree, b: PyTree, *, key: PRNGKeyArray) -> Float[Array, "4"]:
-        """Probabilities of (a wins, tie, a loses, abstains) by Bradley and Terry."""
-        win = jax.nn.sigmoid(self.score(observation, a) - self.score(observation, b))
-        return jnp.stack([win, jnp.zeros(()), 1.0 - win, jnp.zeros(())])

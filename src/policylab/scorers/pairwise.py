@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab import spaces
 from policylab.errors import Unsupported
-from policylab.experience import Preference, Spec
+from policylab.experience import Spec
 from policylab.learner import Pairs, Request
 from policylab.networks.frozen import Normaliser, observation_normaliser
 from policylab.networks.reading import Network, network_for
-from policylab.scorers.fitted import FittedForm, FittedScorer
+from policylab.scorers.comparing import Comparing
+from policylab.scorers.fitted import FittedForm
 
 
-class PairwiseModel(FittedScorer):
+class PairwiseModel(Comparing):
     r"""P(a wins | x) = sigma(f(x, a, b) - f(x, b, a)): antisymmetric, any preference, and two passes for every pair of answers."""
 
     network: Network
@@ -37,16 +37,6 @@ class PairwiseModel(FittedScorer):
     def scores(self, observation: PyTree, action: PyTree) -> Float[Array, " part"]:
         """There is none: an answer is better or worse than another."""
         raise Unsupported("a pairwise preference model compares answers: use prefer or compare")
-
-    def prefer(self, observation: PyTree, a: PyTree, b: PyTree, *, key: PRNGKeyArray) -> Float[Array, "4"]:
-        """Probabilities of (a wins, tie, a loses, abstains); there are no ties."""
-        win = jax.nn.sigmoid(self.compare(observation, a, b))
-        return jnp.stack([win, jnp.zeros(()), 1.0 - win, jnp.zeros(())])
-
-    def losses(self, batch: Preference, *, key: PRNGKeyArray) -> Float[Array, " batch"]:
-        """Cross-entropy of the label, in nats."""
-        log_odds = jax.vmap(self.compare)(batch.observation, batch.a, batch.b)
-        return -batch.p * jax.nn.log_sigmoid(log_odds) - (1.0 - batch.p) * jax.nn.log_sigmoid(-log_odds)
 
 
 @dataclass(frozen=True)

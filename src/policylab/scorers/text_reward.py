@@ -15,10 +15,11 @@ from policylab.networks.mlp import Linear
 from policylab.policies.answering import Answers
 from policylab.policies.generation import answered, joined
 from policylab.policies.language import Language, LanguagePolicy
-from policylab.scorers.fitted import FittedForm, FittedScorer
+from policylab.scorers.comparing import Comparing, cross_entropy
+from policylab.scorers.fitted import FittedForm
 
 
-class TextReward(FittedScorer):
+class TextReward(Comparing):
     r"""r(x, y) = w . h + b, h the decoder's last vector at the answer's last token. Of pairs P(a wins) = sigma(r(a) - r(b)), of answers that are
     right or wrong P(right) = sigma(r). A right answer is one with a reward above 1/2."""
 
@@ -32,22 +33,12 @@ class TextReward(FittedScorer):
         last = written & (jnp.arange(written.shape[-1]) == jnp.sum(written, axis=-1, keepdims=True) - 1)
         return jnp.where(last, answered(each, observation, action), 0.0)
 
-    def prefer(self, observation: Tokens, a: Tokens, b: Tokens, *, key: PRNGKeyArray) -> Float[Array, "4"]:
-        """Probabilities of (a wins, tie, a loses, abstains); there are no ties."""
-        win = jax.nn.sigmoid(self.score(observation, a) - self.score(observation, b))
-        return jnp.stack([win, jnp.zeros(()), 1.0 - win, jnp.zeros(())])
-
     def losses(self, batch: Preference | Rated, *, key: PRNGKeyArray) -> Float[Array, " batch"]:
         """Cross-entropy of the label, in nats."""
         if isinstance(batch, Preference):
-            score, p = (
-                jax.vmap(self.score)(batch.observation, batch.a) - jax.vmap(self.score)(batch.observation, batch.b),
-                batch.p,
-            )
-        else:
-            score = jax.vmap(self.score)(batch.prompt, batch.sample)
-            p = (jnp.sum(batch.reward, axis=-1) > 0.5).astype(jnp.float32)
-        return -p * jax.nn.log_sigmoid(score) - (1.0 - p) * jax.nn.log_sigmoid(-score)
+            return cross_entropy(jax.vmap(self.compare)(batch.observation, batch.a, batch.b), batch.p)
+        right = (jnp.sum(batch.reward, axis=-1) > 0.5).astype(jnp.float32)
+        return cross_entropy(jax.vmap(self.score)(batch.prompt, batch.sample), right)
 
 
 def text_reward(trunk: LanguagePolicy) -> TextReward:

@@ -3,68 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from policylab.errors import BadInput
 from policylab.experience import Preference, Spec
-from policylab.learner import Clock, Pairs, Request
+from policylab.learner import Pairs, Request
 from policylab.scorer import Scorer
-from policylab.source import Source
-from policylab.sources.judged import drawn, padded, require_rows, taken
+from policylab.sources.judged import Stored, drawn, taken
 
 
-class Comparisons(Source):
+class Comparisons(Stored):
     """Prompts, padded to a power of two, and who is asked: `first` and `second` name products of the learner (`explorer`, `reference`,
     `opponent` ...). By "preference" p is what `scorer.prefer` says (ties half), by "score" sigma of the difference of scores. With
     `sampled` the label is one draw of it, 0 or 1, as a person's vote is. A comparison from which the scorer abstains has weight 0."""
 
     prompt: PyTree[Array]
-    count: Int[Array, ""]
     scorer: Scorer
-    specification: Spec
     first: str = eqx.field(static=True, default="explorer")
     second: str = eqx.field(static=True, default="explorer")
     by: str = eqx.field(static=True, default="preference")
     sampled: bool = eqx.field(static=True, default=False)
-    needs: tuple[tuple[str, Request], ...] = eqx.field(static=True, default=())
-
-    @property
-    def spec(self) -> Spec:
-        """What the prompts and answers are."""
-        return self.specification
-
-    @property
-    def rewarded(self) -> bool:
-        """Comparisons hold no rewards."""
-        return False
 
     @property
     def on_policy(self) -> bool:
         """Whether the explorer, as it is now, answers first."""
         return self.first == "explorer"
 
-    def serve(self, needs: Mapping[str, Request]) -> Comparisons:
-        """These prompts, ready to answer `needs`: `Pairs`."""
-        for name, request in needs.items():
-            if not isinstance(request, Pairs):
-                raise BadInput(
-                    f"comparisons give pairs of answers, and {name!r} asks for {type(request).__name__}: choose a learner of pairs"
-                )
-        return replace(self, needs=tuple(needs.items()))
+    def refusal(self, name: str, request: Request) -> str:
+        """They answer `Pairs`."""
+        if isinstance(request, Pairs):
+            return ""
+        kind = type(request).__name__
+        return f"comparisons give pairs of answers, and {name!r} asks for {kind}: choose a learner of pairs"
 
-    def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
-        """One batch per request: prompts uniform with replacement, two answers to each."""
-        keys = jax.random.split(key, len(self.needs))
-        batches = {name: self._draw(request.count, products, k) for (name, request), k in zip(self.needs, keys, strict=True)}
-        return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
-
-    def _draw(self, count: int, products: Mapping[str, Any], key: PRNGKeyArray) -> Preference:
+    def draw(self, request: Request, products: Mapping[str, Any], *, key: PRNGKeyArray) -> Preference:
+        """A batch of prompts with two answers to each."""
+        count = request.count
         prompt_key, *keys = jax.random.split(key, 5)
         prompt = taken(self.prompt, drawn(count, self.count, key=prompt_key))
 
@@ -89,7 +68,6 @@ class Comparisons(Source):
     def of(prompt: PyTree, scorer: Scorer, *, spec: Spec, **options: Any) -> Comparisons:
         """Prompts from arrays [row, ...] and the fields `first`, `second`, `by` and `sampled`. Raises `BadInput` at prompts that are not
         finite, and at a way of judging that there is not."""
-        rows = require_rows({"prompt": prompt}, what="prompts")
         if options.get("by", "preference") not in ("preference", "score"):
             raise BadInput(f"by is {options['by']!r}: choose preference or score")
-        return Comparisons(padded(prompt, rows), jnp.asarray(rows, jnp.int32), scorer, spec, **options)
+        return Comparisons.stored({"prompt": prompt}, spec=spec, what="prompts", scorer=scorer, **options)

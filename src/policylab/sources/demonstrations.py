@@ -3,62 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab.data.judged_texts import answers_of, prompts_of
 from policylab.data.preferences import Judged
 from policylab.errors import BadInput
 from policylab.experience import Spec, Window
-from policylab.learner import Clock, Request, Steps
-from policylab.source import Source
-from policylab.sources.judged import drawn, padded, require_rows, taken
+from policylab.learner import Request, Steps
+from policylab.sources.judged import Stored, drawn, taken
 
 
-class Demonstrations(Source):
+class Demonstrations(Stored):
     """Rows of (prompt, answer, weight), padded to a power of two; `count` of them are valid. A row is a transition that ends its episode,
     without a reward, so that `BC(policy=Language())` is supervised fine-tuning."""
 
     prompt: PyTree[Array]
     answer: PyTree[Array]
     weight: Float[Array, " capacity"]
-    count: Int[Array, ""]
-    specification: Spec
-    needs: tuple[tuple[str, Request], ...] = eqx.field(static=True, default=())
 
-    @property
-    def spec(self) -> Spec:
-        """What the prompts and answers are."""
-        return self.specification
+    def refusal(self, name: str, request: Request) -> str:
+        """They answer plain `Steps`."""
+        if isinstance(request, Steps) and not request.fields and request.goals is None and request.best >= 1.0:
+            return ""
+        return (
+            f"demonstrations are single answers without anything beside them, and {name!r} asks for more: choose a learner of "
+            "plain steps, such as BC"
+        )
 
-    @property
-    def rewarded(self) -> bool:
-        """Demonstrations hold no rewards."""
-        return False
-
-    def serve(self, needs: Mapping[str, Request]) -> Demonstrations:
-        """These rows, ready to answer `needs`: plain `Steps`."""
-        for name, request in needs.items():
-            if not isinstance(request, Steps) or request.fields or request.goals is not None or request.best < 1.0:
-                raise BadInput(
-                    f"demonstrations are single answers without anything beside them, and {name!r} asks for more: choose a learner of "
-                    "plain steps, such as BC"
-                )
-        return replace(self, needs=tuple(needs.items()))
-
-    def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
-        """One batch of transitions per request, uniform with replacement."""
-        keys = jax.random.split(key, len(self.needs))
-        batches = {name: self._draw(request.count, k) for (name, request), k in zip(self.needs, keys, strict=True)}
-        return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
-
-    def _draw(self, count: int, key: PRNGKeyArray) -> Window:
+    def draw(self, request: Request, products: Mapping[str, Any], *, key: PRNGKeyArray) -> Window:
+        """A batch of transitions that end their episodes."""
+        count = request.count
         rows = drawn(count, self.count, key=key)
         prompt = taken(self.prompt, rows)
         return Window(
@@ -79,9 +58,7 @@ class Demonstrations(Source):
         rows = len(np.asarray(jax.tree.leaves(answer)[0]))
         weight = np.ones(rows) if weight is None else np.asarray(weight, np.float64)
         columns = {"answer": answer, "prompt": prompt, "weight": weight}
-        rows = require_rows(columns, what="demonstrations")
-        shaped: dict[str, Any] = {name: padded(column, rows) for name, column in columns.items()}
-        return Demonstrations(**shaped, count=jnp.asarray(rows, jnp.int32), specification=spec)
+        return Demonstrations.stored(columns, spec=spec, what="demonstrations")
 
     @staticmethod
     def of_rows(judged: Judged[Any], *, spec: Spec) -> Demonstrations:

@@ -1,15 +1,22 @@
-"""Arrays of judgements on the device: padding to a capacity, checks, and uniform draws of rows."""
+"""What sources of prompts and judged answers share: rows on the device, padded to a capacity, checked, and drawn uniformly."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from policylab.errors import BadInput
+from policylab.experience import Spec
+from policylab.learner import Clock, Request
+from policylab.source import Source
 
 
 def capacity_of(rows: int) -> int:
@@ -58,3 +65,52 @@ def drawn(count: int, rows: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, 
 def taken(tree: PyTree, rows: Any) -> PyTree:
     """These rows of every leaf; or of a pair of indices these rows and members."""
     return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+
+class Stored(Source):
+    """Rows on the device that were judged before or whose answers will be, padded to a power of two; `count` of them are valid.
+
+    A kind of rows says by `refusal` which requests it does not answer, and by `draw` how it answers the others.
+    """
+
+    count: Int[Array, ""] = eqx.field(kw_only=True)
+    specification: Spec = eqx.field(kw_only=True)
+    needs: tuple[tuple[str, Request], ...] = eqx.field(static=True, default=(), kw_only=True)
+
+    @property
+    def spec(self) -> Spec:
+        """What the prompts and answers are."""
+        return self.specification
+
+    @property
+    def rewarded(self) -> bool:
+        """They hold judgements of answers, no rewards of steps."""
+        return False
+
+    @abstractmethod
+    def refusal(self, name: str, request: Request) -> str:
+        """Why these rows cannot answer the request of this name, in one sentence; "" where they can."""
+
+    @abstractmethod
+    def draw(self, request: Any, products: Mapping[str, Any], *, key: PRNGKeyArray) -> Any:
+        """One batch for a request that is not refused."""
+
+    def serve(self, needs: Mapping[str, Request]) -> Source:
+        """These rows, ready to answer `needs`. Raises `BadInput` where they cannot."""
+        for name, request in needs.items():
+            if problem := self.refusal(name, request):
+                raise BadInput(problem)
+        return replace(self, needs=tuple(needs.items()))
+
+    def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
+        """One batch per request, uniform over rows with replacement."""
+        keys = jax.random.split(key, len(self.needs))
+        batches = {name: self.draw(request, products, key=k) for (name, request), k in zip(self.needs, keys, strict=True)}
+        return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
+
+    @classmethod
+    def stored(cls, columns: dict[str, PyTree], *, spec: Spec, what: str, **more: Any) -> Any:
+        """A source of this class from `columns` by field; `more` are fields that are no columns. Raises `BadInput` as `require_rows` does."""
+        rows = require_rows(columns, what=what)
+        shaped: dict[str, Any] = {name: padded(column, rows) for name, column in columns.items()}
+        return cls(**shaped, **more, count=jnp.asarray(rows, jnp.int32), specification=spec)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
@@ -16,12 +13,11 @@ from policylab.data.judged_texts import answers_of, prompts_of
 from policylab.data.preferences import Judged
 from policylab.errors import BadInput
 from policylab.experience import Preference, Spec
-from policylab.learner import Clock, Everything, Pairs, Request
-from policylab.source import Source
-from policylab.sources.judged import drawn, padded, require_rows, taken
+from policylab.learner import Everything, Pairs, Request
+from policylab.sources.judged import Stored, drawn, taken
 
 
-class Preferences(Source):
+class Preferences(Stored):
     """Rows of (observation, a, b, p, weight), padded to a power of two; `count` of them are valid."""
 
     observation: PyTree[Array]
@@ -29,37 +25,16 @@ class Preferences(Source):
     b: PyTree[Array]
     p: Float[Array, " capacity"]
     weight: Float[Array, " capacity"]
-    count: Int[Array, ""]
-    specification: Spec
-    needs: tuple[tuple[str, Request], ...] = eqx.field(static=True, default=())
 
-    @property
-    def spec(self) -> Spec:
-        """What the observations and answers are."""
-        return self.specification
+    def refusal(self, name: str, request: Request) -> str:
+        """They answer `Pairs`, or `Everything`."""
+        if isinstance(request, Pairs | Everything):
+            return ""
+        kind = type(request).__name__
+        return f"preferences hold pairs of answers, and {name!r} asks for {kind}: choose a learner of pairs, such as DPO"
 
-    @property
-    def rewarded(self) -> bool:
-        """Preferences hold no rewards."""
-        return False
-
-    def serve(self, needs: Mapping[str, Request]) -> Preferences:
-        """These pairs, ready to answer `needs`: `Pairs`, or `Everything`."""
-        for name, request in needs.items():
-            if not isinstance(request, Pairs | Everything):
-                raise BadInput(
-                    f"preferences hold pairs of answers, and {name!r} asks for {type(request).__name__}: choose a learner of pairs, "
-                    "such as DPO"
-                )
-        return replace(self, needs=tuple(needs.items()))
-
-    def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
-        """One batch of pairs per request, uniform with replacement; of `Everything` all pairs, padding with weight 0."""
-        keys = jax.random.split(key, len(self.needs))
-        batches = {name: self._draw(request, k) for (name, request), k in zip(self.needs, keys, strict=True)}
-        return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
-
-    def _draw(self, request: Request, key: PRNGKeyArray) -> Preference:
+    def draw(self, request: Request, products: Mapping[str, Any], *, key: PRNGKeyArray) -> Preference:
+        """A batch of pairs; of `Everything` all of them, padding with weight 0."""
         if isinstance(request, Everything):
             return Preference(self.observation, self.a, self.b, self.p, self.weight)
         return self.rows(drawn(request.count, self.count, key=key))
@@ -75,16 +50,15 @@ class Preferences(Source):
         rows = len(np.asarray(jax.tree.leaves(a)[0]))
         p = np.ones(rows) if p is None else np.asarray(p, np.float64)
         weight = np.ones(rows) if weight is None else np.asarray(weight, np.float64)
-        rows = require_rows({"a": a, "b": b, "observation": observation, "p": p, "weight": weight}, what="pairs")
+        columns = {"a": a, "b": b, "observation": observation, "p": p, "weight": weight}
+        source = Preferences.stored(columns, spec=spec, what="pairs")
         if not ((p >= 0.0) & (p <= 1.0)).all():
             row = int(np.argmax((p < 0.0) | (p > 1.0)))
             raise BadInput(f"p of row {row} is {p[row]:g}: give the probability that a is the better one, in [0, 1]")
         if (weight < 0.0).any():
             row = int(np.argmax(weight < 0.0))
             raise BadInput(f"the weight of row {row} is {weight[row]:g}: give weights of at least 0")
-        columns = {"observation": observation, "a": a, "b": b, "p": p, "weight": weight}
-        shaped: dict[str, Any] = {name: padded(column, rows) for name, column in columns.items()}
-        return Preferences(**shaped, count=jnp.asarray(rows, jnp.int32), specification=spec)
+        return source
 
     @staticmethod
     def of_rows(judged: Judged[Any], *, spec: Spec) -> Preferences:

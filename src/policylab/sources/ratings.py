@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
@@ -16,13 +13,12 @@ from policylab.data.judged_texts import answers_of, prompts_of
 from policylab.data.preferences import Judged
 from policylab.errors import BadInput
 from policylab.experience import Rated, Spec, Tokens
-from policylab.learner import Clock, Request
+from policylab.learner import Request
 from policylab.policies.answering import Answers
-from policylab.source import Source
-from policylab.sources.judged import drawn, padded, require_rows, taken
+from policylab.sources.judged import Stored, drawn, taken
 
 
-class Ratings(Source):
+class Ratings(Stored):
     """Rows of (prompt, sample, reward per part, ends, weight, rater), padded to a power of two; `count` of them are valid. Where several
     answers to each prompt were rated, leaves but those of `prompt` have a group axis after the row axis."""
 
@@ -32,41 +28,29 @@ class Ratings(Source):
     ends: Bool[Array, "capacity *group part"]
     weight: Float[Array, "capacity *group"]
     rater: Int[Array, "capacity *group"]
-    count: Int[Array, ""]
-    specification: Spec
-    needs: tuple[tuple[str, Request], ...] = eqx.field(static=True, default=())
 
     @property
-    def spec(self) -> Spec:
-        """What the prompts and answers are."""
-        return self.specification
+    def rewarded(self) -> bool:
+        """Every answer has its rating."""
+        return True
 
     @property
     def group(self) -> int:
         """Answers to each prompt."""
         return self.weight.shape[1] if self.weight.ndim == 2 else 1
 
-    def serve(self, needs: Mapping[str, Request]) -> Ratings:
-        """These answers, ready to answer `needs`: `Answers`, one by one or in the groups that they come in."""
-        for name, request in needs.items():
-            if not isinstance(request, Answers):
-                raise BadInput(
-                    f"ratings hold rated answers, and {name!r} asks for {type(request).__name__}: choose a learner of them, such as KTO"
-                )
-            if request.group not in (1, self.group):
-                raise BadInput(
-                    f"{name!r} asks for {request.group} answers to each prompt and these data have {self.group}: set the learner's group to that"
-                )
-        return replace(self, needs=tuple(needs.items()))
+    def refusal(self, name: str, request: Request) -> str:
+        """They answer `Answers`, one by one or in the groups that they come in."""
+        if not isinstance(request, Answers):
+            kind = type(request).__name__
+            return f"ratings hold rated answers, and {name!r} asks for {kind}: choose a learner of them, such as KTO"
+        if request.group in (1, self.group):
+            return ""
+        asked = f"{name!r} asks for {request.group} answers to each prompt"
+        return f"{asked} and these data have {self.group}: set the learner's group to that"
 
-    def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
-        """One batch per request, uniform over prompts, and over the answers of one where they are wanted one by one."""
-        keys = jax.random.split(key, len(self.needs))
-        batches = {name: self._draw(request, k) for (name, request), k in zip(self.needs, keys, strict=True)}
-        return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
-
-    def _draw(self, request: Request, key: PRNGKeyArray) -> Rated:
-        assert isinstance(request, Answers)
+    def draw(self, request: Answers, products: Mapping[str, Any], *, key: PRNGKeyArray) -> Rated:
+        """A batch uniform over prompts, and over the answers of one where they are wanted one by one."""
         row_key, member_key = jax.random.split(key)
         rows: Any = drawn(request.count, self.count, key=row_key)
         prompt = taken(self.prompt, rows)
@@ -95,9 +79,7 @@ class Ratings(Source):
             "weight": weight,
             "rater": rater,
         }
-        rows = require_rows(columns, what="answers")
-        shaped: dict[str, Any] = {name: padded(column, rows) for name, column in columns.items()}
-        return Ratings(**shaped, count=jnp.asarray(rows, jnp.int32), specification=spec)
+        return Ratings.stored(columns, spec=spec, what="answers")
 
     @staticmethod
     def of_rows(judged: Judged[Any], *, spec: Spec) -> Ratings:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab.errors import BadInput
 from policylab.experience import Rated, Spec
-from policylab.learner import Clock, Request
+from policylab.learner import Request
 from policylab.policies.answering import Answers
 from policylab.policies.language import LanguagePolicy
 from policylab.policy import Policy
 from policylab.scorer import Scorer
-from policylab.source import Source
-from policylab.sources.judged import drawn, padded, require_rows, taken
+from policylab.sources.judged import Stored, drawn, taken
 
 
-class Responses(Source):
+class Responses(Stored):
     """Prompts, padded to a power of two. `sampler` names the product of the learner that answers (the explorer, or another one).
 
     The reward of an answer is by "score" what the scorer says of each part of it, by "win_rate" the mean probability (`scorer.prefer`, ties
@@ -30,44 +28,31 @@ class Responses(Source):
     """
 
     prompt: PyTree[Array]
-    count: Int[Array, ""]
     scorer: Scorer
-    specification: Spec
     sampler: str = eqx.field(static=True, default="explorer")
     by: str = eqx.field(static=True, default="score")
-    needs: tuple[tuple[str, Request], ...] = eqx.field(static=True, default=())
 
     @property
-    def spec(self) -> Spec:
-        """What the prompts and answers are."""
-        return self.specification
+    def rewarded(self) -> bool:
+        """Every answer has its reward."""
+        return True
 
     @property
     def on_policy(self) -> bool:
         """Whether the explorer, as it is now, answers."""
         return self.sampler == "explorer"
 
-    def serve(self, needs: Mapping[str, Request]) -> Responses:
-        """These prompts, ready to answer `needs`: `Answers`."""
-        for name, request in needs.items():
-            if not isinstance(request, Answers):
-                raise BadInput(
-                    f"responses are rated answers, and {name!r} asks for {type(request).__name__}: choose a learner of them"
-                )
-            if self.by == "win_rate" and request.group < 2:
-                raise BadInput(
-                    f"{name!r} asks for one answer to each prompt and win rates need two: set the learner's group to 2 or more"
-                )
-        return replace(self, needs=tuple(needs.items()))
+    def refusal(self, name: str, request: Request) -> str:
+        """They answer `Answers`; win rates need two to each prompt."""
+        if not isinstance(request, Answers):
+            return f"responses are rated answers, and {name!r} asks for {type(request).__name__}: choose a learner of them"
+        if self.by == "win_rate" and request.group < 2:
+            asked = f"{name!r} asks for one answer to each prompt and win rates need two"
+            return f"{asked}: set the learner's group to 2 or more"
+        return ""
 
-    def next(self, state: PyTree, products: Mapping[str, Any], *, clock: Clock, key: PRNGKeyArray) -> tuple[PyTree, Any]:
-        """One batch per request: prompts uniform with replacement, a group of answers to each."""
-        keys = jax.random.split(key, len(self.needs))
-        batches = {name: self._draw(request, products, k) for (name, request), k in zip(self.needs, keys, strict=True)}
-        return state, batches[self.needs[0][0]] if len(batches) == 1 else batches
-
-    def _draw(self, request: Request, products: Mapping[str, Any], key: PRNGKeyArray) -> Rated:
-        assert isinstance(request, Answers)
+    def draw(self, request: Answers, products: Mapping[str, Any], *, key: PRNGKeyArray) -> Rated:
+        """A batch of prompts with a group of rated answers to each."""
         count, group = request.count, request.group
         prompt_key, answer_key, judge_key = jax.random.split(key, 3)
         prompt = taken(self.prompt, drawn(count, self.count, key=prompt_key))
@@ -107,7 +92,6 @@ class Responses(Source):
     @staticmethod
     def of(prompt: PyTree, scorer: Scorer, *, spec: Spec, sampler: str = "explorer", by: str = "score") -> Responses:
         """Prompts from arrays [row, ...]. Raises `BadInput` at prompts that are not finite, and at a way of judging that there is not."""
-        rows = require_rows({"prompt": prompt}, what="prompts")
         if by not in ("score", "win_rate"):
             raise BadInput(f"by is {by!r}: choose score or win_rate")
-        return Responses(padded(prompt, rows), jnp.asarray(rows, jnp.int32), scorer, spec, sampler, by)
+        return Responses.stored({"prompt": prompt}, spec=spec, what="prompts", scorer=scorer, sampler=sampler, by=by)

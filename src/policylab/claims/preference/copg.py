@@ -13,9 +13,10 @@ from jaxtyping import Array, Float
 
 from policylab import spaces
 from policylab.claim import Claim, Greater, Relation
+from policylab.claims.preference import learned
 from policylab.experience import Spec
 from policylab.hyperparameters import traced
-from policylab.learner import Clock, Learner
+from policylab.learner import Learner
 from policylab.learners.preference.copg import CoPG
 from policylab.learners.preference.dpo import DPO
 from policylab.policies.categorical import Categorical
@@ -73,20 +74,11 @@ def contexts(seed: int) -> Scored:
 
 
 @partial(jax.jit, static_argnames="updates")
-def learned(learner: Learner, sources: Source, seeds: Array, updates: int, start: Any = None) -> Any:
+def trained(learner: Learner, sources: Source, seeds: Array, updates: int, start: Any = None) -> Any:
     """The products of every run, each on a source of its own."""
-
-    def one(source: Source, seed: Array) -> Any:
-        key = jax.random.key(seed)
-
-        def step(state: Any, number: Array) -> tuple[Any, None]:
-            clock, at = Clock(number, jnp.asarray(updates)), jax.random.fold_in(key, number)
-            return learner.update(state, source.next(None, {}, clock=clock, key=at)[1], clock=clock, key=at)[0], None
-
-        state = learner.init(source.spec, key=key, given={} if start is None else {"start": start})
-        return learner.products(jax.lax.scan(step, state, jnp.arange(updates))[0])
-
-    return jax.vmap(one)(sources, seeds)
+    given = {} if start is None else {"start": start}
+    one = lambda source, seed: learned(learner, source, updates=updates, key=jax.random.key(seed), given=given)[1]
+    return jax.vmap(lambda source, seed: learner.products(one(source, seed)))(sources, seeds)
 
 
 def stacked(sources: Sequence[Source]) -> Source:
@@ -105,7 +97,7 @@ def bandits(seeds: Sequence[int]) -> dict[str, np.ndarray]:
     best = jax.nn.log_softmax(jnp.asarray(np.stack([reward for reward, _ in drawn])) / BETA_BANDIT)
     start, found = TabularPolicy(jnp.zeros((1, ARMED))), {}
     for arm, learner in BANDIT.items():
-        policy = learned(traced(learner), stacked(sources), jnp.asarray(seeds), UPDATES, start)["policy"]
+        policy = trained(traced(learner), stacked(sources), jnp.asarray(seeds), UPDATES, start)["policy"]
         log = jax.nn.log_softmax(policy.table[:, 0])
         found[f"{arm}/bandit"] = -np.asarray(jnp.sum(jnp.exp(best) * (best - log), axis=-1), np.float64)
     return found
@@ -134,7 +126,7 @@ def contextual(seeds: Sequence[int], arms: Mapping[str, Learner] = ARMS) -> dict
                 p = (one.reward[:, 0] > one.reward[:, 1]).astype(np.float32)
                 source = Preferences.of(one.context, one.answers[:, 0], one.answers[:, 1], p, spec=SPEC)
             sources.append(source.serve(learner.needs))
-        products = learned(traced(learner), stacked(sources), jnp.asarray(seeds), UPDATES)
+        products = trained(traced(learner), stacked(sources), jnp.asarray(seeds), UPDATES)
         kept = {name: products[name] for name in ("policy", "reference")}
         fresh, reward = (
             jnp.asarray(np.stack([getattr(one, name) for one in drawn]), jnp.float32) for name in ("fresh", "every_reward")

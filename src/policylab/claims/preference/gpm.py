@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 
 from policylab import spaces
 from policylab.claim import Claim, Equivalent, Greater, Relation
+from policylab.claims.preference import learned
 from policylab.experience import Spec
 from policylab.hyperparameters import traced
-from policylab.learner import Clock
 from policylab.learners.imitation.fit import Fit
 from policylab.scorers.bradley_terry import BradleyTerry
 from policylab.scorers.general_preference import GeneralPreference
@@ -74,13 +74,8 @@ def accuracies(
             said = jax.vmap(lambda o, a, b: scorer.prefer(o, a, b, key=key)[0])(*tried[:3])
             return 100.0 * jnp.mean(0.5 + 0.5 * jnp.sign(said - 0.5) * jnp.where(tried[3], 1.0, -1.0))
 
-        def step(state: Any, number: Array) -> tuple[Any, None]:
-            clock, at = Clock(number, jnp.asarray(updates)), jax.random.fold_in(key, number)
-            batch = source.next(None, {}, clock=clock, key=at)[1]
-            return learner.update(state, batch, clock=clock, key=at)[0], None
-
-        state = learner.init(SPEC, key=key)
-        return right(state.model), right(jax.lax.scan(step, state, jnp.arange(updates))[0].model)
+        before, after = learned(learner, source, updates=updates, key=key)
+        return right(before.model), right(after.model)
 
     return jax.vmap(one)(sources, tried, seeds)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,9 @@ from jaxtyping import Array, Float
 
 from policylab import spaces
 from policylab.claim import Claim, Greater
+from policylab.claims.preference import learned
 from policylab.experience import Spec
 from policylab.hyperparameters import traced
-from policylab.learner import Clock
 from policylab.learners.imitation.fit import Fit
 from policylab.scorers.bradley_terry import BradleyTerry
 from policylab.scorers.transformed import log_sigmoid_above
@@ -65,13 +64,7 @@ def scored(
     """The scores of all answers by the reward model fitted to each source."""
 
     def one(source: Preferences, prompts: Array, answers: Array, seed: Array) -> Array:
-        key = jax.random.key(seed)
-
-        def step(state: Any, number: Array) -> tuple[Any, None]:
-            clock, at = Clock(number, jnp.asarray(updates)), jax.random.fold_in(key, number)
-            return learner.update(state, source.next(None, {}, clock=clock, key=at)[1], clock=clock, key=at)[0], None
-
-        state = jax.lax.scan(step, learner.init(SPEC, key=key), jnp.arange(updates))[0]
+        state = learned(learner, source, updates=updates, key=jax.random.key(seed))[1]
         return jax.vmap(state.model.table)(prompts, answers)
 
     return jax.vmap(one)(sources, prompts, answers, seeds)

@@ -10,20 +10,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from policylab import spaces
-from policylab.experience import Rated, Spec
+from policylab.experience import Rated
 from policylab.hyperparameters import setting, settings
-from policylab.learner import Clock, Learner, Request
-from policylab.networks.optimisation import descend, trained
+from policylab.learner import Clock, Request
+from policylab.learners.preference.anchored import Anchored
+from policylab.networks.optimisation import descend
+from policylab.policies.anchoring import reference_of
 from policylab.policies.answering import Answers, group_log_probs
-from policylab.policies.categorical import Categorical
-from policylab.policies.gaussian import Gaussian
-from policylab.policy import Form, Policy
-from policylab.scorers.log_ratio import LogRatio
+from policylab.policy import Policy
 
 
 @settings
-class CoPG(Learner):
+class CoPG(Anchored):
     r"""R_b(y) = R(x, y) - beta log [pi(y|x) / ref(y|x)];   max along  E[ sum_i (R_b(y_i) - baseline_i) grad log pi(y_i) ]
 
     With `baseline` "others", the mean of R_b over the other answers to the prompt, this is the gradient of the supervised-friendly loss
@@ -38,23 +36,14 @@ class CoPG(Learner):
     beta: float = setting(0.1, "how strongly the policy is held to the reference, in units of reward per nat", above=0.0)
     baseline: Literal["others", "none", "batch"] = setting("others", "others, none or batch")
     group: int = setting(2, "answers to each prompt", low=2)
-    learning_rate: float = setting(1e-6, "of Adam", above=0.0)
     batch_size: int = setting(64, "prompts per update", low=1)
-    policy: Form | None = setting(None, "the form of the policy without a start; None chooses by the action space")
 
     title: ClassVar[str] = "Contrastive policy gradient"
-    takes: ClassVar[tuple[str, ...]] = ("start", "reference")
 
     @property
     def needs(self) -> Mapping[str, Request]:
         """Groups of scored answers."""
         return {"answers": Answers(self.batch_size, group=self.group)}
-
-    def init(self, spec: Spec, *, key: PRNGKeyArray, given: Mapping[str, Any] = {}) -> dict[str, Any]:
-        """The policy, and the reference, which it equals unless another one is given."""
-        own = Categorical() if isinstance(spec.action, spaces.Discrete) else Gaussian()
-        start = given["start"] if "start" in given else (self.policy or own).build(spec, key=key)
-        return {"policy": trained(start, optax.adam(self.learning_rate)), "reference": given.get("reference", start)}
 
     def advantages(
         self, reward: Float[Array, "batch group"], ratio: Float[Array, "batch group"]
@@ -72,7 +61,7 @@ class CoPG(Learner):
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """One step along the direction; `error` is the mean square of R_b's difference to the other answers', 0 at the optimum."""
         likelihood = lambda policy: jnp.sum(group_log_probs(policy, batch.prompt, batch.sample), axis=-1)
-        frozen, reward = likelihood(state["reference"]), jnp.sum(batch.reward, axis=-1)
+        frozen, reward = likelihood(reference_of(state)), jnp.sum(batch.reward, axis=-1)
         share = batch.weight / jnp.maximum(jnp.sum(batch.weight), 1e-6)
 
         def loss(policy: Policy) -> tuple[Array, Array]:
@@ -85,9 +74,3 @@ class CoPG(Learner):
         error = jnp.mean(((gain - jnp.mean(gain, axis=1, keepdims=True)) * self.group / (self.group - 1)) ** 2)
         metrics = {"surrogate": value, "error": error, "reward": jnp.sum(share * reward), "kl": jnp.sum(share * ratio)}
         return {**state, "policy": policy}, metrics
-
-    def products(self, state: dict[str, Any]) -> dict[str, Any]:
-        """`policy`, `explorer` (the policy sampling), `reference`, and `reward`, which the policy implies beside it."""
-        policy, reference = state["policy"].model, state["reference"]
-        reward = LogRatio(policy, reference, self.beta)
-        return {"policy": policy, "explorer": policy, "reference": reference, "reward": reward}

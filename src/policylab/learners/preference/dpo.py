@@ -10,23 +10,21 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from policylab import spaces
-from policylab.experience import Preference, Spec
+from policylab.experience import Preference
 from policylab.hyperparameters import setting, settings
-from policylab.learner import Clock, Everything, Learner, Pairs, Request
-from policylab.networks.optimisation import descend, trained
+from policylab.learner import Clock, Everything, Pairs, Request
+from policylab.learners.preference.anchored import Anchored
+from policylab.networks.optimisation import descend
+from policylab.policies.anchoring import reference_of
 from policylab.policies.answering import pair_log_prob
-from policylab.policies.categorical import Categorical
-from policylab.policies.gaussian import Gaussian
-from policylab.policy import Form, Policy
-from policylab.scorers.log_ratio import LogRatio
+from policylab.policy import Policy
 
 LOSSES = ("sigmoid", "ipo", "hinge")
 LABELS = ("as_given", "conservative", "robust")
 
 
 @settings
-class DPO(Learner):
+class DPO(Anchored):
     r"""h = log [pi(a|x) / ref(a|x)] - log [pi(b|x) / ref(b|x)];   min E[ w_a L(h) + w_b L(-h) ],  p the probability that a wins
 
         sigmoid  L(h) = -log sigma(beta h)                          (DPO, equation 7)
@@ -42,34 +40,24 @@ class DPO(Learner):
 
     The log-probability of an answer is the sum over its parts, also for ipo, where some implementations take the mean over tokens. The same
     file aligns whatever has log-probabilities: torques, choices, text. `start` is the policy that is trained, `reference` the frozen one
-    (by default `start` as it was); without `start` a fresh policy of the form is trained. The robust loss has no lower bound on a pair that is
-    always labelled the same way: with a flexible policy stop early.
+    (by default `start` as it was, and of a LoRA policy its base); without `start` a fresh policy of the form is trained. The robust loss
+    has no lower bound on a pair that is always labelled the same way: with a flexible policy stop early.
 
     Defaults are DPO's for language models (beta 0.1, batches of 64, rate 1e-6; Adam where they use RMSprop); a small policy that
     starts from scratch wants a rate of 1e-3. A `batch_size` of 0 takes all pairs at every update.
     """
 
-    beta: float = setting(0.1, "how strongly the policy is held to the reference, in nats per unit of reward", above=0.0)
     loss: Literal["sigmoid", "ipo", "hinge"] = setting("sigmoid", "sigmoid, ipo or hinge")
     labels: Literal["as_given", "conservative", "robust"] = setting("as_given", "as_given, conservative or robust")
     flips: float = setting(0.0, "assumed share of wrong labels, for conservative and robust", low=0.0, below=0.5)
-    learning_rate: float = setting(1e-6, "of Adam", above=0.0)
     batch_size: int = setting(64, "pairs per update; 0: all of them", low=0)
-    policy: Form | None = setting(None, "the form of the policy without a start; None chooses by the action space")
 
     title: ClassVar[str] = "Direct preference optimisation"
-    takes: ClassVar[tuple[str, ...]] = ("start", "reference")
 
     @property
     def needs(self) -> Mapping[str, Request]:
         """Preference pairs."""
         return {"pairs": Pairs(self.batch_size) if self.batch_size else Everything()}
-
-    def init(self, spec: Spec, *, key: PRNGKeyArray, given: Mapping[str, Any] = {}) -> dict[str, Any]:
-        """The policy, and the reference, which it equals unless another one is given."""
-        own = Categorical() if isinstance(spec.action, spaces.Discrete) else Gaussian()
-        start = given["start"] if "start" in given else (self.policy or own).build(spec, key=key)
-        return {"policy": trained(start, optax.adam(self.learning_rate)), "reference": given.get("reference", start)}
 
     def weights(self, p: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """w_a of the labels p."""
@@ -94,7 +82,7 @@ class DPO(Learner):
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """One step on the weighted mean of the loss; `accuracy` is the share of pairs whose likelier answer is the labelled one (ties
         half), `margin` the mean of beta h towards it."""
-        frozen = jax.lax.stop_gradient(pair_log_prob(state["reference"], batch.observation, batch.a, batch.b))
+        frozen = jax.lax.stop_gradient(pair_log_prob(reference_of(state), batch.observation, batch.a, batch.b))
         share = batch.weight / jnp.maximum(jnp.sum(batch.weight), 1e-6)
 
         def loss(policy: Policy) -> tuple[Array, Array]:
@@ -109,9 +97,3 @@ class DPO(Learner):
             "accuracy": jnp.sum(share * (0.5 + 0.5 * jnp.sign(towards))),
             "margin": self.beta * jnp.sum(share * towards),
         }
-
-    def products(self, state: dict[str, Any]) -> dict[str, Any]:
-        """`policy`, `explorer` (the policy sampling), `reference`, and `reward`, which the policy implies beside it."""
-        policy, reference = state["policy"].model, state["reference"]
-        reward = LogRatio(policy, reference, self.beta)
-        return {"policy": policy, "explorer": policy, "reference": reference, "reward": reward}

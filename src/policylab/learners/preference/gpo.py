@@ -10,14 +10,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from policylab import spaces
 from policylab.experience import Rated, Spec
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Learner, Request
 from policylab.networks.optimisation import descend, select, trained
+from policylab.policies.anchoring import as_kept, kept, starting_policy
 from policylab.policies.answering import Answers, group_log_probs
-from policylab.policies.categorical import Categorical
-from policylab.policies.gaussian import Gaussian
 from policylab.policy import Form, Policy
 
 
@@ -48,9 +46,8 @@ class GPO(Learner):
 
     def init(self, spec: Spec, *, key: PRNGKeyArray, given: Mapping[str, Any] = {}) -> dict[str, Any]:
         """The policy and the first iterate, which equals it."""
-        own = Categorical() if isinstance(spec.action, spaces.Discrete) else Gaussian()
-        start = given["start"] if "start" in given else (self.policy or own).build(spec, key=key)
-        return {"policy": trained(start, optax.adam(self.learning_rate)), "iterate": start}
+        start = starting_policy(self.policy, spec, key=key, given=given)
+        return {"policy": trained(start, optax.adam(self.learning_rate)), "iterate": kept(start)}
 
     def losses(self, ratio: Float[Array, "batch group"], gain: Float[Array, "batch group"]) -> Float[Array, "batch group"]:
         """The regression of every answer from its log-ratio to the iterate and how it does against its group."""
@@ -61,16 +58,20 @@ class GPO(Learner):
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """One step of the regression; then, at the end of an iteration, the policy becomes the iterate."""
         likelihood = lambda policy: jnp.sum(group_log_probs(policy, batch.prompt, batch.sample), axis=-1)
-        before, gain = jax.lax.stop_gradient(likelihood(state["iterate"])), jnp.sum(batch.reward, axis=-1)
+        before, gain = (
+            jax.lax.stop_gradient(likelihood(as_kept(state["iterate"], state["policy"].model))),
+            jnp.sum(batch.reward, axis=-1),
+        )
         share = batch.weight / jnp.maximum(jnp.sum(batch.weight), 1e-6)
 
         def loss(policy: Policy) -> tuple[Array, None]:
             return jnp.sum(share * self.losses(likelihood(policy) - before, gain)), None
 
         policy, value, _ = descend(state["policy"], loss, optax.adam(self.learning_rate))
-        iterate = select((clock.step + 1) % self.every == 0, policy.model, state["iterate"])
+        iterate = select((clock.step + 1) % self.every == 0, kept(policy.model), state["iterate"])
         return {"policy": policy, "iterate": iterate}, {"loss": value}
 
     def products(self, state: dict[str, Any]) -> dict[str, Any]:
         """`policy` (the last one) and `explorer` (the iterate pi_t, sampling)."""
-        return {"policy": state["policy"].model, "explorer": state["iterate"]}
+        policy = state["policy"].model
+        return {"policy": policy, "explorer": as_kept(state["iterate"], policy)}

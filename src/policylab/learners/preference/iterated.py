@@ -12,6 +12,7 @@ from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Learner, Request
 from policylab.learners.preference.dpo import DPO
 from policylab.networks.optimisation import select
+from policylab.policies.anchoring import as_kept, kept
 
 
 @settings
@@ -35,7 +36,9 @@ class Iterated(Learner):
     def init(self, spec: Spec, *, key: PRNGKeyArray, given: Mapping[str, Any] = {}) -> dict[str, Any]:
         """The learner's state, and its policy as the first iterate."""
         inner = self.learner.init(spec, key=key, given=given)
-        return {"learner": inner, "iterate": inner["policy"].model}
+        if self.follow and inner["reference"] is None:  # what follows is no longer what the policy carries inside
+            inner = {**inner, "reference": inner["policy"].model}
+        return {"learner": inner, "iterate": kept(inner["policy"].model)}
 
     def update(
         self, state: dict[str, Any], batch: Any, *, clock: Clock, key: PRNGKeyArray
@@ -43,11 +46,12 @@ class Iterated(Learner):
         """The learner's update; at the end of an iteration its policy becomes the iterate."""
         inner, metrics = self.learner.update(state["learner"], batch, clock=clock, key=key)
         over = (clock.step + 1) % self.every == 0
-        iterate = select(over, inner["policy"].model, state["iterate"])
+        iterate = select(over, kept(inner["policy"].model), state["iterate"])
         if self.follow:
-            inner = {**inner, "reference": select(over, iterate, inner["reference"])}
+            inner = {**inner, "reference": select(over, inner["policy"].model, inner["reference"])}
         return {"learner": inner, "iterate": iterate}, metrics
 
     def products(self, state: dict[str, Any]) -> dict[str, Any]:
         """The learner's, but for the `explorer`, which is the iterate."""
-        return {**self.learner.products(state["learner"]), "explorer": state["iterate"]}
+        products = self.learner.products(state["learner"])
+        return {**products, "explorer": as_kept(state["iterate"], products["policy"])}

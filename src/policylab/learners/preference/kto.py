@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -10,20 +9,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from policylab import spaces
-from policylab.experience import Rated, Spec
+from policylab.experience import Rated
 from policylab.hyperparameters import setting, settings
-from policylab.learner import Clock, Learner, Request
-from policylab.networks.optimisation import descend, trained
-from policylab.policies.answering import Answers, answer_log_probs
-from policylab.policies.categorical import Categorical
-from policylab.policies.gaussian import Gaussian
-from policylab.policy import Form, Policy
-from policylab.scorers.log_ratio import LogRatio
+from policylab.learner import Clock
+from policylab.learners.preference.anchored import Labelled
+from policylab.networks.optimisation import descend
+from policylab.policies.anchoring import reference_of
+from policylab.policies.answering import answer_log_probs
+from policylab.policy import Policy
 
 
 @settings
-class KTO(Learner):
+class KTO(Labelled):
     r"""r = log [pi(y|x) / ref(y|x)];   min E[ lambda_y - v(x, y) ]                                        (equation 8)
 
         v = desirable   sigma(beta (r - z))  where y is good,   undesirable sigma(beta (z - r))  where y is bad
@@ -34,27 +31,11 @@ class KTO(Learner):
     Defaults are the paper's beta of 0.1 and DPO's rate and optimiser as in `DPO`.
     """
 
-    beta: float = setting(0.1, "how strongly the policy is held to the reference, in nats per unit of reward", above=0.0)
     desirable: float = setting(1.0, "lambda of good answers", low=0.0)
     undesirable: float = setting(1.0, "lambda of bad answers", low=0.0)
-    threshold: float = setting(0.5, "answers with a reward above it are good")
-    learning_rate: float = setting(1e-6, "of Adam", above=0.0)
     batch_size: int = setting(64, "answers per update, at least 2: z comes from mismatched ones", low=2)
-    policy: Form | None = setting(None, "the form of the policy without a start; None chooses by the action space")
 
     title: ClassVar[str] = "Alignment from good and bad answers"
-    takes: ClassVar[tuple[str, ...]] = ("start", "reference")
-
-    @property
-    def needs(self) -> Mapping[str, Request]:
-        """Rated answers."""
-        return {"answers": Answers(self.batch_size)}
-
-    def init(self, spec: Spec, *, key: PRNGKeyArray, given: Mapping[str, Any] = {}) -> dict[str, Any]:
-        """The policy, and the reference, which it equals unless another one is given."""
-        own = Categorical() if isinstance(spec.action, spaces.Discrete) else Gaussian()
-        start = given["start"] if "start" in given else (self.policy or own).build(spec, key=key)
-        return {"policy": trained(start, optax.adam(self.learning_rate)), "reference": given.get("reference", start)}
 
     def losses(
         self, ratio: Float[Array, " batch"], mismatched: Float[Array, " batch"], good: Float[Array, " batch"]
@@ -69,10 +50,10 @@ class KTO(Learner):
         self, state: dict[str, Any], batch: Rated, *, clock: Clock, key: PRNGKeyArray
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """One step on the weighted mean of the loss."""
-        good = (jnp.sum(batch.reward, axis=-1) > self.threshold).astype(jnp.float32)
+        good = self.good(batch)
         other = jax.tree.map(lambda leaf: jnp.roll(leaf, -1, axis=0), batch.sample)
         ratio_to = lambda policy, answers: jnp.sum(answer_log_probs(policy, batch.prompt, answers), axis=-1)
-        frozen, frozen_other = ratio_to(state["reference"], batch.sample), ratio_to(state["reference"], other)
+        frozen, frozen_other = ratio_to(reference_of(state), batch.sample), ratio_to(reference_of(state), other)
         share = batch.weight / jnp.maximum(jnp.sum(batch.weight), 1e-6)
         mismatched = ratio_to(state["policy"].model, other) - frozen_other
 
@@ -87,9 +68,3 @@ class KTO(Learner):
             "margin": self.beta * jnp.mean((2 * good - 1) * ratio),
         }
         return {**state, "policy": policy}, metrics
-
-    def products(self, state: dict[str, Any]) -> dict[str, Any]:
-        """`policy`, `explorer` (the policy sampling), `reference`, and `reward`, which the policy implies beside it."""
-        policy, reference = state["policy"].model, state["reference"]
-        reward = LogRatio(policy, reference, self.beta)
-        return {"policy": policy, "explorer": policy, "reference": reference, "reward": reward}
