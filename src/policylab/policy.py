@@ -27,7 +27,7 @@ class Policy(eqx.Module):
         """Sample an action, in environment units, and the next memory."""
 
     @property
-    def origin(self) -> Policy | None:
+    def own_reference(self) -> Policy | None:
         """The frozen policy that this one is a change of, where it carries that inside (LoRA: its base); else None."""
         return None
 

@@ -28,7 +28,7 @@ def starting_policy(form: Form | None, spec: Spec, *, key: PRNGKeyArray, given: 
 def reference_of(state: Mapping[str, Any]) -> Policy:
     """The frozen policy of a state: the one that is stored there, or else the one that the trained policy carries inside."""
     stored = state["reference"]
-    return state["policy"].model.origin if stored is None else stored
+    return state["policy"].model.own_reference if stored is None else stored
 
 
 def anchored(
@@ -36,11 +36,11 @@ def anchored(
 ) -> dict[str, Any]:
     """A state with a trained `policy`, by Adam, and a `reference`: the one that is given, or the start as it was.
 
-    A policy that carries what it is a change of (`origin`; LoRA its base) is held to that. The reference is None then, and the state has
+    A policy that carries what it is a change of (`own_reference`; LoRA its base) is held to that. The reference is None then, and the state has
     no second copy of it. To hold it to adapters that are trained already, merge them first: `adapt(start.merged(), ...)`.
     """
     start = starting_policy(form, spec, key=key, given=given)
-    reference = given.get("reference", start if start.origin is None else None)
+    reference = given.get("reference", start if start.own_reference is None else None)
     return {"policy": trained(start, optax.adam(learning_rate)), "reference": reference}
 
 

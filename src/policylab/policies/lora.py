@@ -46,7 +46,7 @@ class LoRAPolicy(Policy):
         return self._with(dataclasses.replace(layers, **changed))
 
     @property
-    def origin(self) -> LanguagePolicy:
+    def own_reference(self) -> LanguagePolicy:
         """The base: this policy with its adapters off, which learners that hold it to a reference take for that."""
         return self.base.policy
 
