@@ -14,9 +14,9 @@ from policylab.experience import Preference
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Everything, Pairs, Request
 from policylab.learners.preference.anchored import Anchored
-from policylab.networks.optimisation import descend
+from policylab.networks.optimisation import descend_by_parts
 from policylab.policies.anchoring import reference_of
-from policylab.policies.answering import pair_log_prob
+from policylab.policies.answering import pair_log_prob, rows_at_once
 from policylab.policy import Policy
 
 LOSSES = ("sigmoid", "ipo", "hinge")
@@ -82,18 +82,19 @@ class DPO(Anchored):
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """One step on the weighted mean of the loss; `accuracy` is the share of pairs whose likelier answer is the labelled one (ties
         half), `margin` the mean of beta h towards it."""
-        frozen = jax.lax.stop_gradient(pair_log_prob(reference_of(state), batch.observation, batch.a, batch.b))
-        share = batch.weight / jnp.maximum(jnp.sum(batch.weight), 1e-6)
+        share = batch.weight * batch.weight.shape[0] / jnp.maximum(jnp.sum(batch.weight), 1e-6)
 
-        def loss(policy: Policy) -> tuple[Array, Array]:
-            a, b = pair_log_prob(policy, batch.observation, batch.a, batch.b)
+        def loss(policy: Policy, part: tuple[Preference, Array]) -> tuple[Array, dict[str, Array]]:
+            pairs, share = part
+            frozen = jax.lax.stop_gradient(pair_log_prob(reference_of(state), pairs.observation, pairs.a, pairs.b))
+            a, b = pair_log_prob(policy, pairs.observation, pairs.a, pairs.b)
             h = (a - frozen[0]) - (b - frozen[1])
-            return jnp.sum(share * self.losses(h, batch.p)), h
+            towards = jnp.sign(pairs.p - 0.5) * h
+            return jnp.mean(share * self.losses(h, pairs.p)), {
+                "accuracy": jnp.mean(share * (0.5 + 0.5 * jnp.sign(towards))),
+                "margin": self.beta * jnp.mean(share * towards),
+            }
 
-        policy, value, h = descend(state["policy"], loss, optax.adam(self.learning_rate))
-        towards = jnp.sign(batch.p - 0.5) * h
-        return {**state, "policy": policy}, {
-            "loss": value,
-            "accuracy": jnp.sum(share * (0.5 + 0.5 * jnp.sign(towards))),
-            "margin": self.beta * jnp.sum(share * towards),
-        }
+        optimiser, largest = optax.adam(self.learning_rate), rows_at_once(batch.observation, batch.a, batch.b)
+        policy, value, metrics = descend_by_parts(state["policy"], loss, (batch, share), optimiser, largest=largest)
+        return {**state, "policy": policy}, {"loss": value, **metrics}
