@@ -183,6 +183,7 @@ _PUBLIC = {
     "Demonstrations": "sources.demonstrations",
     "load_judged": "data.preferences",
     "GroupPolicyGradient": "learners.reasoning.policy_gradient",
+    "TokenPPO": "learners.reasoning.token_ppo",
     "Responses": "sources.responses",
     "accepted": "sources.accepted",
     "Refill": "sources.refill",

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from policylab import spaces
 from policylab.data.recording import Recording
-from policylab.experience import Spec, Statistics
+from policylab.experience import Spec, Statistics, Tokens
 from policylab.sources.preferences import Preferences
 from policylab.sources.ratings import Ratings
 
@@ -88,4 +88,12 @@ def example_ratings(spec: Spec, *, group: int = 1) -> Ratings:
     shape = (rows,) if group == 1 else (rows, group)
     take = lambda tree, shape: jax.tree.map(lambda leaf: leaf[: math.prod(shape)].reshape(*shape, *leaf.shape[1:]), tree)
     reward = np.resize([1.0, 0.0, 0.0], shape)
-    return Ratings.of(take(recording.observation, (rows,)), take(recording.action, shape), reward, spec=spec)
+    prompt, answer = take(recording.observation, (rows,)), take(recording.action, shape)
+    return Ratings.of(example_text(prompt, spec, kind=1), example_text(answer, spec, kind=2), reward, spec=spec)
+
+
+def example_text(ids: PyTree, spec: Spec, *, kind: int) -> PyTree:
+    """Ids as text of a kind where the spec is one of texts; else what was given."""
+    from policylab.policies.language import is_text
+
+    return Tokens(jnp.asarray(ids), jnp.full(ids.shape, kind)) if is_text(spec) else ids

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from policylab import spaces
 from policylab.conformance.requirements import Test, arrays_only, inside, same, shapes
-from policylab.examples import example_preferences, example_ratings, example_recording
-from policylab.experience import Spec
+from policylab.examples import example_preferences, example_ratings, example_recording, example_text
+from policylab.experience import Spec, Tokens
 from policylab.hyperparameters import check as check_settings
 from policylab.hyperparameters import traced
 from policylab.learner import Clock, Each, Learner, Pairs, Request, Steps, WholeEpisodes, Windows
@@ -95,9 +95,10 @@ def learner_tests(learner: Learner, spec: Spec) -> Iterator[Test]:
             f"products must hold what was learned: a policy (what one would ship), or else one of {', '.join(sorted(_LEARNED))}"
         )
         if "policy" in products:
-            observation = spaces.sample(spec.observation, key=key)
+            observation = example_text(spaces.sample(spec.observation, key=key), spec, kind=1)
             act = jax.jit(lambda policy, observation: policy.act(observation, policy.initial_memory(key=key), key=key)[0])
-            inside(spec.action, act(products["policy"], observation))
+            action = act(products["policy"], observation)
+            inside(spec.action, action.ids if isinstance(action, Tokens) else action)
 
     def saved() -> None:
         run = Run(learner, source.spec, (0,), jax.tree.map(lambda leaf: leaf[None], made["state"]))

@@ -13,7 +13,7 @@ from policylab.conformance.policies import form_tests, policy_tests
 from policylab.conformance.surroundings import environment_tests, scorer_tests, source_tests
 from policylab.environment import Environment
 from policylab.errors import BadInput
-from policylab.examples import example_spec, example_specs
+from policylab.examples import example_spec, example_specs, example_text_spec
 from policylab.experience import Spec
 from policylab.learner import Learner
 from policylab.policy import Form, Policy
@@ -77,15 +77,20 @@ def check(subject: Any, *, spec: Spec | None = None) -> Conformance:
 
 
 def _example_for(learner: Learner) -> Spec:
-    """The first small spec with the learner's kind of action that its `init` accepts."""
+    """The first small spec with the learner's kind of action that its `init` accepts; one of texts where it takes no other."""
     discrete = learner.actions == "discrete"
     for spec in example_specs():
-        if isinstance(spec.action, spaces.Discrete) == discrete:
-            try:
-                jax.eval_shape(lambda key, spec=spec: learner.init(spec, key=key), jax.random.key(0))
-            except BadInput:
-                continue
-            except Exception:  # a defect of the user's class: the suite itself says what is wrong with it
-                pass
+        if isinstance(spec.action, spaces.Discrete) == discrete and _accepts(learner, spec):
             return spec
-    return example_spec(discrete=discrete)
+    words = example_text_spec()
+    return words if _accepts(learner, words) else example_spec(discrete=discrete)
+
+
+def _accepts(learner: Learner, spec: Spec) -> bool:
+    try:
+        jax.eval_shape(lambda key: learner.init(spec, key=key), jax.random.key(0))
+    except BadInput:
+        return False
+    except Exception:  # a defect of the user's class: the suite itself says what is wrong with it
+        pass
+    return True

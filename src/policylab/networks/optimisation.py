@@ -63,14 +63,16 @@ def descend_in_parts(
     free, fixed = eqx.partition(state.model, trainable(state.model))
     parts = jax.tree.map(lambda leaf: leaf.reshape(count, rows // count, *leaf.shape[1:]), batch)
 
-    def total(free: PyTree, parts: PyTree[Array]) -> tuple[tuple[Array, Any], PyTree]:
+    def total(free: PyTree, fixed: PyTree, parts: PyTree[Array]) -> tuple[tuple[Array, Any], PyTree]:
         of_part = lambda part: jax.value_and_grad(lambda free: loss(eqx.combine(free, fixed), part), has_aux=True)(free)
         first, later = jax.tree.map(lambda leaf: leaf[0], parts), jax.tree.map(lambda leaf: leaf[1:], parts)
         return jax.lax.scan(lambda sum, part: (jax.tree.map(jnp.add, sum, of_part(part)), None), of_part(first), later)[0]
 
     # Seeds one after the other: all at once they would push each other out of the cache again.
-    closed, constants = jax.closure_convert(total, free, parts)
-    (value, auxiliary), gradient = jax.tree.map(lambda leaf: leaf / count, sequential_vmap(closed)(free, parts, *constants))
+    # What is fixed is an argument, too: of what a function closes over, only floats would be handed on seed by seed.
+    closed, constants = jax.closure_convert(total, free, fixed, parts)
+    summed = sequential_vmap(closed)(free, fixed, parts, *constants)
+    (value, auxiliary), gradient = jax.tree.map(lambda leaf: leaf / count, summed)
     updates, moments = optimiser.update(gradient, state.moments, free)
     return Trained(eqx.combine(optax.apply_updates(free, updates), fixed), moments), value, auxiliary
 

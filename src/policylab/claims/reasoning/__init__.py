@@ -22,7 +22,7 @@ from policylab.source import Source
 from policylab.tokenizer import Tokenizer, characters
 
 FORM = Language(width=64, layers=2, heads=4, hidden=128)
-PROMPT, ANSWER = 12, 12  # room in tokens
+PROMPT, ANSWER = 8, 8  # room in tokens
 _DIGIT, _EQUALS, _END = 4, 14, 1  # ids of 0, of = and of the end
 _FAR = 99  # sorts behind every id
 

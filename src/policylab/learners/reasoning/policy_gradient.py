@@ -10,15 +10,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from policylab import spaces
 from policylab.errors import BadInput
 from policylab.experience import Rated, Spec, Tokens
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Learner, Request
 from policylab.networks.optimisation import Trained, descend_in_parts, noting, trained
+from policylab.policies.anchoring import anchored, reference_of
 from policylab.policies.answering import Answers, group_log_probs, rows_at_once
-from policylab.policies.categorical import Categorical
-from policylab.policies.gaussian import Gaussian
 from policylab.policies.truncation import cut_off
 from policylab.policy import Form, Policy
 
@@ -101,12 +99,9 @@ class GroupPolicyGradient(Learner):
         """The policy, and the reference, which it equals unless another one is given; without an anchor there is none."""
         if self.credit == "step" and self.anchor == "reward":
             raise BadInput("rewards of steps are standardised and the divergence is none of them: set anchor to loss or none")
-        own = Categorical() if isinstance(spec.action, spaces.Discrete) else Gaussian()
-        start = given["start"] if "start" in given else (self.policy or own).build(spec, key=key)
-        state = {"policy": trained(start, self._optimiser())}
-        # A policy that is a change of another one (LoRA) carries its reference inside.
-        inside = None if start.origin is not None else start
-        return state if self.anchor == "none" else {**state, "reference": given.get("reference", inside)}
+        state = anchored(self.policy, self.learning_rate, spec, key=key, given=given)
+        policy = trained(state["policy"].model, self._optimiser())
+        return {"policy": policy} if self.anchor == "none" else {**state, "policy": policy}
 
     def _optimiser(self) -> optax.GradientTransformation:
         return optax.chain(noting(), optax.clip_by_global_norm(self.largest_gradient), optax.adam(self.learning_rate))
@@ -174,7 +169,7 @@ class GroupPolicyGradient(Learner):
         over parts in nats, `truncated` the share of answers that were cut off."""
         now = state["policy"].model
         log_probs = lambda policy: jax.lax.stop_gradient(group_log_probs(policy, batch.prompt, batch.sample))
-        frozen = None if self.anchor == "none" else log_probs(self._reference(state))
+        frozen = None if self.anchor == "none" else log_probs(reference_of(state))
         # In the only pass the policy before the update is the policy: nothing has to be computed twice.
         before = log_probs(now) if self.epochs > 1 or self.anchor == "reward" else None
         if isinstance(batch.sample, Tokens):
@@ -219,9 +214,6 @@ class GroupPolicyGradient(Learner):
         }  # fmt: skip
         return {**state, "policy": policy}, metrics
 
-    def _reference(self, state: dict[str, Any]) -> Policy:
-        return state["policy"].model.origin if state["reference"] is None else state["reference"]
-
     def _ends(self, batch: Rated, parts: Bool[Array, "batch group part"]) -> Bool[Array, "batch group part"]:
         """Where steps end: where the batch says so, at the last part of each turn, and at the separators."""
         ends = parts & ~jnp.pad(parts, ((0, 0), (0, 0), (0, 1)))[..., 1:]
@@ -233,7 +225,7 @@ class GroupPolicyGradient(Learner):
     def products(self, state: dict[str, Any]) -> dict[str, Any]:
         """`policy`, `explorer` (the policy sampling), and the `reference` where there is one."""
         policy = state["policy"].model
-        kept = {"reference": self._reference(state)} if "reference" in state else {}
+        kept = {"reference": reference_of(state)} if "reference" in state else {}
         return {"policy": policy, "explorer": policy, **kept}
 
 
