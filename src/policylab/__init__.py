@@ -184,6 +184,7 @@ _PUBLIC = {
     "load_judged": "data.preferences",
     "GroupPolicyGradient": "learners.reasoning.policy_gradient",
     "TokenPPO": "learners.reasoning.token_ppo",
+    "OREAL": "learners.reasoning.oreal",
     "Responses": "sources.responses",
     "accepted": "sources.accepted",
     "Refill": "sources.refill",

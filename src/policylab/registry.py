@@ -81,6 +81,7 @@ LEARNERS = {
     "inpo": ("preference.inpo", "INPO"),
     "gpo": ("preference.gpo", "GPO"),
     "iterated": ("preference.iterated", "Iterated"),
+    "oreal": ("reasoning.oreal", "OREAL"),
     "token-ppo": ("reasoning.token_ppo", "TokenPPO"),
     "group-policy-gradient": ("reasoning.policy_gradient", "GroupPolicyGradient"),
 }
