@@ -18,6 +18,7 @@ LEARNERS = {
     "percent-bc": ("imitation.percent_bc", "PercentBC"),
     "goal-conditioned": ("imitation.goal_conditioned", "GoalConditioned"),
     "beso": ("imitation.beso", "BESO"),
+    "sequencematch": ("imitation.sequencematch", "SequenceMatch"),
     "hilp": ("representation.hilp", "HILP"),
     "td3-bc": ("offline.td3_bc", "TD3BC"),
     "awac": ("offline.awac", "AWAC"),

@@ -19,10 +19,12 @@ from policylab.hyperparameters import check as check_settings
 from policylab.hyperparameters import traced
 from policylab.learner import Clock, Each, Learner, Pairs, Request, Steps, WholeEpisodes, Windows
 from policylab.policies.answering import Answers
+from policylab.policies.language import is_text
 from policylab.policies.population import Population
 from policylab.runs import Run, load_product
 from policylab.source import Source
 from policylab.sources.dataset import Dataset
+from policylab.sources.demonstrations import Demonstrations
 from policylab.world import Branched
 
 _LEARNED = {"policy", "critic", "world", "encoder", "reward"}
@@ -45,6 +47,13 @@ def _source_of(learner: Learner, spec: Spec) -> Source:
             return example_preferences(spec).serve(needs)
         if isinstance(request, Answers):
             return example_ratings(spec, group=request.group).serve(needs)
+    if is_text(spec):
+        rows = example_recording(spec)
+        first = lambda tree: jax.tree.map(lambda leaf: leaf[: rows.steps], tree)
+        prompt, answer = (
+            example_text(first(part), spec, kind=kind) for part, kind in ((rows.observation, 1), (rows.action, 2))
+        )
+        return Demonstrations.of(prompt, answer, spec=spec).serve(needs)
     return Dataset.of(example_recording(spec)).serve({name: _from_data(request) for name, request in needs.items()})
 
 

@@ -1,0 +1,234 @@
+"""SequenceMatch: its objective against NumPy and on tables, mistakes in texts, and backspaces in one pass against text by text."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import policylab as lab
+from policylab.experience import Window
+from policylab.learner import Clock
+from policylab.learners.imitation.sequencematch import SequenceMatch, Traces, matching
+from policylab.policies.backtracking import Backtracking
+from policylab.policies.language import text_spec
+from policylab.policies.mistakes import with_mistakes
+from policylab.tokenizer import characters
+
+TOKENIZER = characters("0123")
+SPEC = text_spec(TOKENIZER, prompt=4, answer=4)
+FORM = Backtracking(lab.Language(width=8, layers=2, heads=2), trace=9)
+FIRST, BACK = 3, 8  # ids: padding, end, beginning, the four digits from 3 on, unknown, backspace
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return FORM.build(SPEC, key=jax.random.key(0))
+
+
+def test_every_action_sees_the_text_as_it_stands_and_generation_agrees(policy):
+    prompt = TOKENIZER.tokens(["0123", "12"] * 8, length=4)
+    written = policy.write(prompt, jax.random.split(jax.random.key(1), 16), slip=0.3)
+    before, after = policy.trace_logits(prompt, written.trace)
+    erased = 0
+    for row in range(16):
+        given = [int(i) for i, kind in zip(prompt.ids[row], prompt.kind[row], strict=True) if kind]
+        answer, texts, following = [], [], []
+        for action, kind in zip(np.asarray(written.trace.ids[row]), np.asarray(written.trace.kind[row]), strict=True):
+            if not kind:
+                break
+            texts.append(given + answer)
+            erased += action == BACK and len(answer) > 0
+            answer = answer[:-1] if action == BACK else [*answer, int(action)]
+            following.append(given + answer)
+        standing = [int(i) for i, kind in zip(written.answer.ids[row], written.answer.kind[row], strict=True) if kind]
+        assert standing == answer
+        longest = 4 + 4 + 1
+        ids = np.zeros((2, 9, longest), np.int32)
+        for half, rows in enumerate((texts, following)):
+            for t, text in enumerate(rows):
+                ids[half, t, : len(text)] = text
+        lengths = np.array([[len(text) for text in rows] + [1] * (9 - len(rows)) for rows in (texts, following)])
+        valid = np.arange(longest) < lengths[..., None]
+        alone = policy.network(jnp.asarray(ids.reshape(18, -1)), jnp.asarray(valid.reshape(18, -1))).reshape(2, 9, longest, -1)
+        last = np.take_along_axis(np.asarray(alone), lengths[..., None, None] - 1, axis=2)[:, :, 0]
+        count = len(texts)
+        np.testing.assert_allclose(before[row, :count], last[0, :count], atol=1e-5)
+        np.testing.assert_allclose(after[row, :count], last[1, :count], atol=1e-5)
+    assert erased > 3
+    slipped = np.asarray(written.slipped)
+    assert slipped.any()
+    agreed = np.where(slipped, 0.0, policy.trace_log_probs(prompt, written.trace))
+    np.testing.assert_allclose(written.log_probs, agreed, atol=1e-5)
+
+
+def test_mistakes_are_corrected_and_not_learned():
+    answer = TOKENIZER.tokens(["012", "31"] * 40, length=4, kind=2, ended=True)
+    made = with_mistakes(
+        answer, chance=0.4, most=2, ordinary=jnp.arange(FIRST, FIRST + 4), backspace=BACK, pad=0, key=jax.random.key(0)
+    )
+    ids, kind, learned = np.asarray(made.trace.ids), np.asarray(made.trace.kind), np.asarray(made.learned)
+    assert ids.shape == (80, 8)
+    for row in range(80):
+        text, mistakes = [], 0
+        for t in np.flatnonzero(kind[row]):
+            if ids[row, t] == BACK:
+                assert learned[row, t]
+                assert not learned[row, t - 1]
+                assert text.pop() != ids[row, t + 1], "a mistake is another token than the one that follows"
+                mistakes += 1
+            else:
+                text.append(ids[row, t])
+        whole = np.asarray(answer.ids[row])
+        assert text == list(whole[np.asarray(answer.kind[row]) == 2])
+        assert mistakes <= 2
+        assert (kind[row] == 2).sum() - learned[row].sum() == mistakes
+    assert 0.3 < (~learned & (kind == 2)).sum() / 160 < 0.9
+
+
+def test_the_objective_equals_numpy_by_hand():
+    random = np.random.default_rng(0)
+    drawn = lambda: random.normal(size=(3, 5)).astype(np.float32)
+    ended = np.zeros((3, 5), bool)
+    ended[[0, 1], [2, 4]] = True
+    learned = np.arange(5) <= np.array([2, 4, 3])[:, None]
+    learned[1, 1] = False
+    data, own = (Traces(*map(jnp.asarray, (drawn(), drawn(), drawn(), learned, ended))) for _ in range(2))
+    alpha, g = 0.7, 0.9
+
+    def by_hand(traces, linear, square, loops):
+        total = np.zeros(3)
+        for row, t in itertools.product(range(3), range(5)):
+            if not learned[row, t]:
+                continue
+            after = 0.0 if ended[row, t] and not loops else traces.after[row, t]
+            r, gap = traces.taken[row, t] - g * after, traces.here[row, t] - g * after
+            total[row] += g**t * (linear * r - 0.5 * gap - square * r**2)
+            if ended[row, t] and loops:
+                for k in range(t + 1, 400):  # the end for ever, term by term
+                    r = (1 - g) * traces.after[row, t]
+                    total[row] += g**k * (linear * r - 0.5 * r - square * r**2)
+        return total
+
+    for divergence, squares in {
+        "chi-square-mixture": (0.125 / alpha, 0.125 / alpha), "chi-square": (0.25 / alpha, 0.0), "none": (0.0, 0.0),
+    }.items():  # fmt: skip
+        for absorbing in ("loop", "zero"):
+            found = matching(data, own, alpha=alpha, discount=g, divergence=divergence, absorbing=absorbing)
+            loops = absorbing == "loop"
+            np.testing.assert_allclose(found[0], by_hand(data, 1.0, squares[0], loops), rtol=2e-4, atol=1e-5)
+            np.testing.assert_allclose(found[1], by_hand(own, 0.0, squares[1], loops), rtol=2e-4, atol=1e-5)
+
+
+def test_without_squares_the_objective_is_the_discounted_likelihood():
+    """The values of one trace telescope, so that J = E sum_t g^t log pi(a_t|s_t), whoever the own trace is of."""
+    random = np.random.default_rng(1)
+    taken, totals = random.normal(size=(1, 4)), random.normal(size=(1, 5))
+    ended = np.arange(4)[None] == 3
+    parts = (taken, totals[:, :-1], totals[:, 1:], ended >= 0, ended)
+    other = (taken + 1, totals[:, :-1], np.concatenate([totals[:, 1:-1] - 0.0, totals[:, -1:] + 2], axis=1), ended >= 0, ended)
+    data, own = (Traces(*(jnp.asarray(part) for part in some)) for some in (parts, other))
+    found = matching(data, own, alpha=1.0, discount=0.9, divergence="none")
+    likelihood = np.sum(0.9 ** np.arange(4) * (taken - totals[:, :-1]))
+    assert float(found[0][0] + found[1][0]) == pytest.approx(likelihood, abs=1e-4)
+
+
+def test_the_best_table_recovers_the_distribution_of_the_data():
+    """Texts of a, b and the end, of at most 3 letters: the occupancies of the optimum satisfy r = 4a (data - own) / (data + own), and the
+    distribution of its texts is that of the data up to an error that falls like 1 / alpha."""
+    g = 0.9
+    texts = [letters for n in range(4) for letters in itertools.product((0, 1), repeat=n)]
+    numbers = {letters: i for i, letters in enumerate(texts)}
+    closed = len(texts)  # the state after the end of each text comes after the open ones
+    taken, states, following, learned = (np.zeros((len(texts), 4), int) for _ in range(4))
+    for i, letters in enumerate(texts):
+        for t, action in enumerate((*letters, 2)):
+            states[i, t], taken[i, t], learned[i, t] = numbers[letters[:t]], action, 1
+            following[i, t] = closed + i if action == 2 else numbers[letters[: t + 1]]
+    ended = (taken == 2) & (learned == 1)
+    full = np.array([len(letters) == 3 for letters in texts])  # where only the end is left
+    data = np.random.default_rng(3).dirichlet(np.ones(len(texts)) * 2)
+
+    def traces(table, after_end):
+        logits = jnp.where(full[:, None] & (np.arange(3) < 2), -1e9, table)
+        total = jnp.concatenate([jax.nn.logsumexp(logits, axis=-1), after_end])
+        return Traces(logits[states, taken], total[states], total[following], jnp.asarray(learned == 1), jnp.asarray(ended))
+
+    def of_own(found):
+        return jnp.exp(jnp.sum((found.taken - found.here) * learned, axis=-1))
+
+    def fitted(alpha):
+        def objective(parameters):
+            found = traces(*parameters)
+            own = jax.lax.stop_gradient(of_own(found))
+            terms = matching(found, found, alpha=alpha, discount=g)
+            return -(data @ terms[0] + own @ terms[1])
+
+        optimiser = optax.adam(optax.cosine_decay_schedule(0.05, 4_000))
+
+        def step(carry, _):
+            parameters, moments = carry
+            updates, moments = optimiser.update(jax.grad(objective)(parameters), moments)
+            return (optax.apply_updates(parameters, updates), moments), None
+
+        start = (jnp.zeros((len(texts), 3)), jnp.zeros(len(texts)))
+        parameters = jax.lax.scan(step, (start, optimiser.init(start)), None, length=4_000)[0][0]
+        found = traces(*parameters)
+        return of_own(found), found.taken - g * found.after, parameters[1]
+
+    alphas = jnp.array([2.0, 20.0, 200.0])
+    own, reward, after_end = (np.asarray(part, np.float64) for part in jax.jit(jax.vmap(fitted))(alphas))
+    apart = 0.5 * np.abs(own - data).sum(axis=1)
+    assert apart[2] < 0.01
+    assert apart[0] > 3 * apart[1] > 9 * apart[2]
+    for i, alpha in enumerate(alphas[:2]):
+        occupancy = {}  # of (state, action) under data and own
+        for row, t in zip(*np.nonzero(learned), strict=True):
+            key = (states[row, t], taken[row, t])
+            old = occupancy.get(key, (0.0, 0.0, 0.0))
+            occupancy[key] = (old[0] + g**t * data[row], old[1] + g**t * own[i, row], reward[i, row, t])
+        for row in range(len(texts)):  # staying at the end for ever
+            t = learned[row].sum()
+            mass = g**t / (1 - g)
+            occupancy[closed + row] = (mass * data[row], mass * own[i, row], (1 - g) * after_end[i, row])
+        for of_data, of_model, r in occupancy.values():
+            assert r == pytest.approx(4 * float(alpha) * (of_data - of_model) / (of_data + of_model), abs=0.02)
+
+
+def test_matching_comes_in_half_way_and_lowers_the_loss_too():
+    learner = SequenceMatch(
+        policy=FORM, batch_size=16, learning_rate=3e-3, refresh=2, replay=24, discount=0.999, divergence="none"
+    )
+    answer = TOKENIZER.tokens(["0", "1"] * 8, length=4, kind=2, ended=True)
+    prompt = TOKENIZER.tokens(["0", "1"] * 8, length=4)
+    zeros = jnp.zeros(16)
+    flags = zeros > 0
+    batch = Window(prompt, answer, zeros, prompt, ~flags, flags, ~flags, zeros.astype(jnp.int32) + 1)
+
+    @jax.jit
+    def run(learner, key):
+        def step(state, number):
+            at = jax.random.fold_in(key, number)
+            return learner.update(state, batch, clock=Clock(number, jnp.asarray(60)), key=at)
+
+        return jax.lax.scan(step, learner.init(SPEC, key=key), jnp.arange(60))
+
+    state, metrics = run(learner, jax.random.key(0))
+    losses = np.asarray(metrics["imitation_loss"])
+    assert losses[-1] < 0.6 * losses[0]
+    counted = np.asarray(metrics["matching"].present)
+    assert not counted[:31].any()
+    assert counted[31:].all()
+    assert int(state["own"].count) == 16 * 16
+    assert set(np.unique(state["own"].trace.kind)) <= {0, 2}
+
+
+def test_a_policy_without_a_backspace_is_refused():
+    with pytest.raises(lab.BadInput, match="Backtracking"):
+        SequenceMatch(policy=lab.Language(width=8, layers=1, heads=1)).init(SPEC, key=jax.random.key(0))
+    with pytest.raises(lab.BadInput, match="shorter than an answer"):
+        Backtracking(lab.Language(width=8, layers=1, heads=1), trace=2).build(SPEC, key=jax.random.key(0))
