@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,6 +262,16 @@ def test_evaluate_reports_units_and_repeats_itself(run, capsys):
     assert single["return"]["mean"] == pytest.approx(found["return"]["values"][0], rel=1e-4)
     text = said(command, capsys)
     assert "the mode, 3 episodes of 2 seeds" in text
+
+
+def test_evaluate_writes_a_page(run, capsys):
+    found = document("evaluate run --environment Pendulum-v1 --episodes 2 --report page.html", capsys)
+    page = Path("page.html").read_text()
+    assert found["report"] == "page.html"
+    assert "on Pendulum-v1: return" in page
+    assert "policylab evaluate run --environment Pendulum-v1" in page
+    assert cli.main(["evaluate", "run", "--environment", "Pendulum-v1", "--report", "page.pdf"]) == 2
+    assert "end it in .html" in capsys.readouterr().err
 
 
 def test_evaluate_writes_a_film(capsys):

@@ -211,6 +211,7 @@ _PUBLIC = {
     "UniformRandom": "policies.uniform",
     "diagnose": "evaluation.diagnosis",
     "solve": "solving",
+    "report": "reporting.evaluated",
     "check": "conformance.suite",
     "train": "training",
     "Stage": "training",

@@ -21,6 +21,7 @@ from policylab.evidence import likelihood, off_policy, simulator
 from policylab.evidence.kinds import Evidence, row_json
 from policylab.evidence.plan import Plan, Problem, make_plan, requested, seconds_of, shortlist
 from policylab.progress import Progress
+from policylab.reporting.insides import insides_of
 from policylab.reporting.page import Report, write_report
 from policylab.runs import versions
 from policylab.task import Task
@@ -102,7 +103,8 @@ def solve(
             title=f"policylab: {problem.name}", verdict=evidence.verdict, evidence=evidence.words, unit=evidence.unit,
             confirmed=evidence.confirmed, selection=evidence.selection, differences=evidence.differences,
             shortlist=plan.reasons, curves=evidence.curves, profile=evidence.profile, card=card, card_picture=picture,
-            frames=evidence.frames, plan=evidence.plan, load=load, repeat=command,
+            frames=evidence.frames, insides=insides_of(evidence.shipped, problem.recording, seed=seed), plan=evidence.plan,
+            load=load, repeat=command,
             facts={**plan.describe(), "budget": str(budget), **problem.facts,
                    "machine": f"{os.cpu_count()} cores", **versions()},
         ))  # fmt: skip

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -149,3 +150,13 @@ def test_d4rl_to_columns_and_back(tmp_path):
     converted = convert(d4rl_hopper(tmp_path / "hopper.hdf5"), tmp_path / "columns")
     d4rl.write(converted, tmp_path / "copy.hdf5")
     np.testing.assert_array_equal(d4rl.read(tmp_path / "copy.hdf5").observation, converted.observation)
+
+
+def test_our_own_hdf5_says_how_it_was_made_and_is_taken_for_no_d4rl_data(tmp_path):
+    recording = d4rl.read(d4rl_hopper(tmp_path / "own.hdf5"))
+    made = replace(recording, origin={"how": "sampled from SAC", "score": np.float32(10.5), "learner": {"width": 8}})
+    d4rl.write(made, tmp_path / "hopper-medium.hdf5")
+    origin = d4rl.read(tmp_path / "hopper-medium.hdf5").origin
+    assert (origin["how"], origin["score"], origin["learner"]) == ("sampled from SAC", 10.5, {"width": 8})
+    assert "caution" not in origin
+    assert "not D4RL scores" in d4rl.read(d4rl_hopper(tmp_path / "hopper-medium-v2.hdf5")).origin["caution"]

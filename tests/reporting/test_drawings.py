@@ -40,6 +40,12 @@ def test_what_noise_becomes_is_what_decode_gives(form):
     opened(drawings.denoising(policy, seen, samples=20, key=KEY))
 
 
+def test_plans_made_of_noise_are_drawn_step_by_step():
+    plans = lab.Spec(lab.Box((2,)), lab.Box((5, 2), -1.0, 1.0))
+    policy = lab.Diffusion(width=8, depth=1, levels=4).build(plans, key=KEY)
+    opened(drawings.denoising(policy, jnp.zeros(2), samples=3, parts=(1, 0), key=KEY))
+
+
 def test_plans_are_drawn_where_they_lead():
     planner = lab.RandomShooting(PointMass(), horizon=5, population=20)
     opened(drawings.plans(planner, jnp.array([-0.8, 0.0]), key=KEY))
@@ -73,4 +79,5 @@ def test_what_cannot_be_drawn_is_said():
         drawings.plans(policy, jnp.zeros(spec.observation.shape), key=KEY)
     one = lab.Diffusion(width=8, depth=1).build(lab.Spec(spec.observation, lab.Box((1,), -1.0, 1.0)), key=KEY)
     with pytest.raises(lab.BadInput, match="the action has 1 part: choose two"):
-        drawings.denoising(one, jnp.zeros(spec.observation.shape), key=KEY)
+        drawings.denoising(one, jnp.zeros(spec.observation.shape), parts=(0, 2), key=KEY)
+    opened(drawings.denoising(one, jnp.zeros(spec.observation.shape), samples=20, key=KEY))

@@ -50,6 +50,11 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     parser.add_argument(
         "--films", type=whole(), default=1, metavar="N", help="episodes that --render shows, one after the other"
     )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write a page about it, FILE.html: the numbers, an episode, and what goes on inside of the first seed's policy",
+    )
     parser.add_argument("--level", type=real(0, 1), default=0.95, metavar="P", help="of the intervals")
     parser.add_argument("--learner", metavar="FILE:CLASS", help="your own learner's class, where the run is one of yours")
     options = parser.read(argv)
@@ -63,6 +68,10 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         from policylab.evaluation.film import require_kind
 
         claim_place(require_kind(options.render))
+    if options.report:
+        if Path(options.report).suffix.lower() not in (".html", ".htm"):
+            raise BadInput(f"{options.report} ends in no kind of page: end it in .html")
+        claim_place(Path(options.report))
     inputs.require_subject(options.subject)
 
     task = inputs.judge(options)
@@ -77,7 +86,28 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         spec.require(task.spec, ours=str(place), theirs=task.name)
     trials = _play(policies, task, seeds, options, name)
     result = _report(trials, task, seeds, options)
-    return options, _filmed(result, policies, task, options) if options.render else result
+    result = _filmed(result, policies, task, options) if options.render else result
+    return options, _paged(result, policies, task, trials, options, argv) if options.report else result
+
+
+def _paged(
+    result: Result, policies: Any, task: Task, trials: Trials, options: argparse.Namespace, argv: Sequence[str]
+) -> Result:
+    import shlex
+
+    import jax
+
+    from policylab.reporting.evaluated import report
+
+    policy = policies if options.subject == inputs.RANDOM else jax.tree.map(lambda leaf: leaf[0], policies)
+    if Path(options.subject).is_dir():
+        policy = inputs.saved_run(Path(options.subject), options.learner)
+    report(
+        policy, task, options.report, seed=options.seed, sample=options.sample, horizon=options.horizon or 0, trials=trials,
+        repeat=shlex.join(["policylab", "evaluate", *argv]),
+    )  # fmt: skip
+    document = {**result.document, "report": options.report}
+    return replace(result, document=document, text=f"{result.text}\n  report    {options.report}")
 
 
 def _subject(place: Path, learner: str | None) -> tuple[Any, Spec, tuple[int, ...], str]:

@@ -68,7 +68,7 @@ class Folder:
                 for name, (file, column) in self.columns.items()
             },
         }
-        (self.path / DESCRIPTION).write_text(json.dumps(document, indent=1, default=_plain))
+        (self.path / DESCRIPTION).write_text(json.dumps(document, indent=1, default=plain))
 
     def _drop(self, name: str) -> None:
         if name in self.columns:
@@ -160,7 +160,7 @@ def _open(file: Path, facts: dict[str, Any]) -> np.ndarray:
     return column
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """NumPy scalars and arrays, paths and tuples of an origin as JSON knows them."""
     if isinstance(value, np.generic):
         return value.item()

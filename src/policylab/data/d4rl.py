@@ -11,6 +11,7 @@ Files of version 2 keep `next_observations`, so nothing is lost there, and place
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 
 from policylab.data.arrays import from_named
 from policylab.data.atomic import atomic
+from policylab.data.columns import plain
 from policylab.data.packages import package
 from policylab.data.recording import Allocate, Recording, in_memory
 from policylab.errors import BadInput
@@ -51,6 +53,8 @@ DIFFERS = (
     "{data} was recorded in an older version of this environment (other simulator, other time steps or rewards): scores "
     "in {environment} are not D4RL scores and must not be compared with published ones"
 )
+
+_FACTS, _ROOM = "policylab", 60_000  # the attribute that says how the data were made, and the most characters of it
 
 
 def gymnasium_id(name: str) -> tuple[str, int, str] | None:
@@ -90,7 +94,9 @@ def read(
         known = gymnasium_id(path.stem)
         limit = max_episode_steps or int(file.attrs.get("max_episode_steps", 0)) or (known[1] if known else 0)
         origin: dict[str, Any] = {"format": "d4rl", "path": str(path)}
-        if known:
+        if _FACTS in file.attrs:  # ours: its name is no D4RL data set's, whatever it sounds like
+            origin = _told(file.attrs[_FACTS], path) | origin
+        elif known:
             origin |= {"environment": known[0], "caution": known[2]}
         arrays = _lazy(h5py, file)
         arrays.pop("metadata", None)
@@ -106,6 +112,10 @@ def write(recording: Recording, path: str | Path) -> None:
     rows = recording.observation_rows
     with atomic(path) as scratch, h5py.File(scratch, "w") as file:
         file.attrs["max_episode_steps"] = recording.spec.horizon
+        facts = recording.origin | {"environment": recording.spec.environment or recording.origin.get("environment", "")}
+        told = json.dumps(facts, default=plain)
+        if len(told) < _ROOM:  # what an attribute of HDF5 can hold; maps of many cameras and files do not fit
+            file.attrs[_FACTS] = told
         _write(file, "observations", recording.observation, rows)
         _write(file, "next_observations", recording.observation, rows + 1)
         _write(file, "actions", recording.action)
@@ -115,6 +125,17 @@ def write(recording: Recording, path: str | Path) -> None:
         _write(file, "timeouts", np.asarray(recording.truncated))
         for name, values in recording.extra.items():
             _write(file, f"infos/{name}", values)
+
+
+def _told(text: Any, path: Path) -> dict[str, Any]:
+    """How the data were made, as `write` noted it."""
+    try:
+        facts = json.loads(text)
+    except (TypeError, ValueError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise BadInput(f"{path}: its attribute {_FACTS!r} is no JSON object: remove it, or save the data again")
+    return facts
 
 
 def _lazy(h5py: Any, group: Any) -> dict[str, Any]:

@@ -21,14 +21,21 @@ def denoising(
     policy: Any, observation: PyTree, *, samples: int = 300, parts: tuple[int, int] = (0, 1), key: PRNGKeyArray
 ) -> bytes:
     """A PNG: what `samples` draws of noise look like on their way to actions, from the first level to the last; two `parts` of the
-    action, in units of half its range.
+    action, in units of half its range. Of an action with a single part the ways of all draws are shown from left to right; of plans,
+    whose action space is [step, part], the first of `parts` step by step.
 
-    `policy` is one that denoises: `Diffusion`, `Flow`, or several composed. Raises `BadInput` for others, and for actions of fewer
-    parts.
+    `policy` is one that denoises: `Diffusion`, `Flow`, or several composed. Raises `BadInput` for others, and for parts that the action
+    does not have.
     """
     if not callable(getattr(policy, "denoise", None)):
         raise BadInput(f"{type(policy).__name__} does not denoise: draw a policy of the form Diffusion or Flow")
     size = policy.noise_space.shape[0]
+    space = getattr(policy, "action_space", None)
+    if isinstance(space, spaces.Box) and len(space.shape) == 2:
+        levels, seen = denoised(policy, observation, jax.random.normal(key, (samples, size)))
+        return _bundles(levels, np.asarray(seen).reshape(*seen.shape[:2], *space.shape)[..., parts[0]], parts[0])
+    if size == 1 and parts == (0, 1):
+        return _ways(*denoised(policy, observation, jax.random.normal(key, (samples, 1))))
     if max(parts) >= size:
         raise BadInput(f"the action has {size} part{'s' * (size > 1)}: choose two of them with parts=(i, j)")
     levels, seen = denoised(policy, observation, jax.random.normal(key, (samples, size)))
@@ -43,6 +50,38 @@ def denoising(
         axis.set_xlabel(f"action {parts[0]}")
         if number == 0:
             axis.set_ylabel(f"action {parts[1]}")
+    figure.tight_layout()
+    return as_png(figure)
+
+
+def _bundles(levels: Float[np.ndarray, " level"], plans: Float[np.ndarray, "level sample step"], part: int) -> bytes:
+    """A PNG: every plan as a line over its steps, in a panel for each of some levels."""
+    shown = np.unique(np.linspace(0, len(levels) - 1, _PANELS).round().astype(int))
+    plt = plotting()
+    figure, axes = plt.subplots(1, len(shown), figsize=(2.1 * len(shown), 2.5), squeeze=False)
+    for number, (axis, level) in enumerate(zip(axes[0], shown, strict=True)):
+        axis.plot(plans[level].T, color=COLOURS[0], alpha=0.25, linewidth=0.9)
+        reach = max(1.1, float(np.quantile(np.abs(plans[level]), 0.99)))
+        axis.set(ylim=(-reach, reach), title=f"noise {float(levels[level]):.2g}", xlabel="step of the plan")
+        if number == 0:
+            axis.set_ylabel(f"action {part}")
+    figure.tight_layout()
+    return as_png(figure)
+
+
+def _ways(levels: Float[np.ndarray, " level"], seen: Float[Array, "level sample one"]) -> bytes:
+    """A PNG: one line per draw, from the most noise on the left to none on the right, where a histogram says how they end."""
+    # Noise of a level that dwarfs every action would leave nothing to see, so that each level is shown in its own units.
+    values = np.asarray(seen)[..., 0] / np.sqrt(1.0 + np.asarray(levels)[:, None] ** 2)
+    plt = plotting()
+    figure, (axes, ends) = plt.subplots(1, 2, figsize=(6.4, 3.4), width_ratios=(4, 1), sharey=True)
+    axes.plot(np.arange(len(levels)), values, color=COLOURS[0], alpha=0.15, linewidth=0.8)
+    shown = np.unique(np.linspace(0, len(levels) - 1, _PANELS).round().astype(int))
+    axes.set_xticks(shown, [f"{float(levels[level]):.2g}" for level in shown])
+    reach = max(1.1, float(np.quantile(np.abs(values), 0.99)))
+    axes.set(xlabel="noise", ylabel="action 0 / √(1 + noise²)", ylim=(-reach, reach))
+    ends.hist(values[-1], bins=np.linspace(-reach, reach, 61), orientation="horizontal", color=COLOURS[1])
+    ends.set(xlabel="draws")
     figure.tight_layout()
     return as_png(figure)
 

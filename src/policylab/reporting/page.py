@@ -13,6 +13,7 @@ import numpy as np
 
 from policylab.checkpoints import write_atomically
 from policylab.reporting.figures import animation, learning_curves, performance_profile
+from policylab.reporting.insides import Picture
 from policylab.reporting.style import STYLE
 
 
@@ -51,6 +52,7 @@ class Report:
     card: str = ""
     card_picture: bytes = b""
     frames: Sequence[np.ndarray] = ()
+    insides: Sequence[Picture] = ()
     plan: str = ""
     load: str = ""
     repeat: str = ""
@@ -80,9 +82,11 @@ def render(report: Report) -> str:
             "Paired: the same seeds and the same episodes (or rows) for both. An interval that holds 0 decides nothing.",
         ),
         _picture(
-            "A rollout of the winner", animation(report.frames) if len(report.frames) else b"", "gif",
-            "One episode of the saved policy, from a start that was not used for selection.",
+            "A rollout of the winner" if won else "A rollout", animation(report.frames) if len(report.frames) else b"", "gif",
+            "One episode of the saved policy, from a start that was not used for selection." if report.selection
+            else "One episode of the policy.",
         ),
+        *(_picture(picture.title, picture.content, "png", picture.caption) for picture in report.insides),
         _scores(
             f"How the {'winner' if won else 'candidate'} was chosen", report.selection, report.unit,
             f"The {'winner' if won else 'candidate'} has the highest mean here. These numbers flatter whoever is chosen, so they "

@@ -9,6 +9,7 @@ from policylab.learner import Learner
 from policylab.learners.online.sac import SAC
 from policylab.learners.worldmodel.dyna import Dyna
 from policylab.learners.worldmodel.ensemble import EnsembleDynamics
+from policylab.learners.worldmodel.rescaled import Rescaled
 
 
 @settings
@@ -28,3 +29,8 @@ class MBPO(Dyna):
 
     title: ClassVar[str] = "Model-based policy optimisation"
     actions: ClassVar[str] = "continuous"
+
+    @property
+    def fitter(self) -> Learner:
+        """The dynamics, in the scales of what has been seen so far."""
+        return Rescaled(self.dynamics)
