@@ -103,6 +103,12 @@ FORMS = {
     "LogLinear": "log_linear",
 }
 
+TEXT_FORMS = {
+    # the same, of forms for texts alone
+    "Language": "language",
+    "LoRA": "lora",
+}
+
 WORLDS = {
     # class of a world's shape: module below policylab.worlds
     "DynamicsEnsemble": "ensemble",
@@ -158,9 +164,10 @@ def form_class(name: str) -> type:
         return getattr(importlib.import_module(f"policylab.worlds.{WORLDS[name]}"), name)
     if name in SCORERS:
         return getattr(importlib.import_module(f"policylab.scorers.{SCORERS[name]}"), name)
-    if name not in FORMS:
-        raise BadInput(f"there is no policy form {name!r}: choose one of {', '.join(FORMS)}")
-    return getattr(importlib.import_module(f"policylab.policies.{FORMS[name]}"), name)
+    forms = {**FORMS, **TEXT_FORMS}
+    if name not in forms:
+        raise BadInput(f"there is no policy form {name!r}: choose one of {', '.join(forms)}")
+    return getattr(importlib.import_module(f"policylab.policies.{forms[name]}"), name)
 
 
 def name_of(learner: Any) -> str:
@@ -175,7 +182,7 @@ def to_json(value: Any) -> Any:
     """A learner or form as JSON: its name and its fields; tuples become lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        kind = "form" if type(value).__name__ in {**FORMS, **WORLDS, **SCORERS, **DESCRIPTORS} else "learner"
+        kind = "form" if type(value).__name__ in {**FORMS, **TEXT_FORMS, **WORLDS, **SCORERS, **DESCRIPTORS} else "learner"
         return {kind: type(value).__name__ if kind == "form" else name_of(value), "fields": fields}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]

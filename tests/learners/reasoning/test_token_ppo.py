@@ -25,6 +25,8 @@ SAMPLE = lab.Tokens(
 )
 REWARD = jnp.asarray([[0.0, 0.5, 0.25, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0, 0.0, 0.0]])
 
+FOUR_LETTERS = lab.Tokens(jnp.asarray([4, 4, 4, 4]), jnp.full(4, 2))
+
 
 def batch(weight=(1.0, 1.0)):
     return lab.Rated(PROMPT, SAMPLE, REWARD, REWARD > 0, jnp.asarray(weight), jnp.zeros(2, jnp.int32))
@@ -71,25 +73,26 @@ def test_the_first_pass_is_the_policy_gradient_of_the_whitened_advantages_and_th
     assert float(metrics["entropy"]) == pytest.approx(-own[np.asarray(written)].mean(), rel=1e-3)
 
 
-def test_letters_that_are_paid_for_are_written_and_the_value_foretells_them(start):
+def test_letters_that_are_paid_for_are_written_the_value_foretells_them_and_the_run_is_kept(start, tmp_path):
     class Letters(lab.Scorer):
         """How many letters are a, each where it stands."""
 
         def scores(self, observation, action):
             return ((action.ids == 4) & (action.kind == 2)).astype(jnp.float32)
 
-    learner = lab.TokenPPO(learning_rate=1e-2, batch_size=16, kl=0.01, value_weight=0.5, epochs=2)
+    learner = lab.TokenPPO(learning_rate=1e-2, batch_size=16, kl=0.01, value_weight=0.5, epochs=2, policy=FORM)
     asked = lab.Responses.of(TOKENIZER.tokens(["a?", "b?"], length=4), Letters(), spec=SPEC)
     run = lab.train(learner, asked, steps=30, given={"start": start})
     rewards = [row["metrics"]["reward"][0] for row in run.metrics]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 2.0
     value = run.products(seed=0)["value"]
     prompt = jax.tree.map(lambda leaf: leaf[0], TOKENIZER.tokens(["a?"], length=8))
-    foretold = [float(value(prompt)), float(value(joined(prompt, TOKENIZER_ENDED)))]
+    foretold = [float(value(prompt)), float(value(joined(prompt, FOUR_LETTERS)))]
     assert foretold[0] > foretold[1] + 1.0  # before any letter is written there is more to come
-
-
-TOKENIZER_ENDED = lab.Tokens(jnp.asarray([4, 4, 4, 4]), jnp.full(4, 2))
+    run.save(tmp_path / "run")
+    again = lab.load_run(tmp_path / "run").policy()
+    for old, new in zip(jax.tree.leaves(run.policy()), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(np.asarray(old), np.asarray(new))
 
 
 def test_what_is_no_text_is_refused(start):
