@@ -84,6 +84,7 @@ LEARNERS = {
     "iterated": ("preference.iterated", "Iterated"),
     "oreal": ("reasoning.oreal", "OREAL"),
     "token-ppo": ("reasoning.token_ppo", "TokenPPO"),
+    "rest-mcts-star": ("reasoning.rest_mcts_star", "RestMCTSStar"),
     "group-policy-gradient": ("reasoning.policy_gradient", "GroupPolicyGradient"),
 }
 
