@@ -22,7 +22,8 @@ class Progress:
         share = min(step / self.total, 1.0)
         spent = time.monotonic() - self.started
         left = spent / share - spent if share > 0 else float("nan")
-        told = "  ".join(f"{name} {value:.3g}" for name, value in list(numbers.items())[:3])
+        # Exactly 0 is what a metric is where no update of the chunk reported it.
+        told = "  ".join(f"{name} {value:.3g}" for name, value in [pair for pair in numbers.items() if pair[1] != 0.0][:3])
         text = f"{self.title:<24.24} {share:>4.0%}  {step:>8,}/{self.total:,}  {spent:4.0f} s, {left:4.0f} s left  {told}"
         if self.terminal:
             filled = int(20 * share)

@@ -69,6 +69,7 @@ def test_a_planner_gets_a_page_with_an_episode_its_plans_and_its_return(tmp_path
     assert page.count("data:image/png;base64,") >= 1
     assert "The plans that were tried" in page
     assert "A rollout of the winner" not in page
+    assert "<h2>What it earns</h2>" in page
     told = re.search(r"RandomShooting on [^:]*: return (-?[0-9]+\.[0-9]+)", page)
     assert told is not None
     assert np.isfinite(float(told[1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     material = replace(material, source=imagining.around(learner, material.source))
     task = inputs.judge(options) if options.episodes else None
 
+    from policylab.evaluation.occasional import occasional, told
     from policylab.training import check_fit, train
 
     check_fit(learner, material.source, options.steps, {})  # before a tracker writes anything
+    rare = occasional(learner, material.source)
     run = train(
         learner,
         material.source,
@@ -42,13 +44,22 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         out=place,
         resume=options.resume,
         checkpoint_every=options.checkpoint_every,
-        trackers=_trackers(options),
+        trackers=[_without_absent(tracker, rare) for tracker in _trackers(options)],
         progress=True,
     )
     policy = None
     if "policy" in run.products(seed=run.seeds[0]):
         policy = run.save_policy(place / "policy.safetensors", seed=run.seeds[0])
-    return options, _report(run, material, task, place, policy, options.episodes)
+    last = run.metrics[-1]
+    last = {**last, "metrics": told(last["metrics"], rare)}
+    return options, _report(run, last, material, task, place, policy, options.episodes)
+
+
+def _without_absent(tracker: Callable[[dict[str, Any]], None], rare: frozenset[str]) -> Callable[[dict[str, Any]], None]:
+    """The tracker, not told of metrics that no update of a row reported."""
+    from policylab.evaluation.occasional import told
+
+    return lambda row: tracker({**row, "metrics": told(row["metrics"], rare)})
 
 
 @dataclass(frozen=True)
@@ -129,11 +140,12 @@ def _trackers(options: argparse.Namespace) -> list[Any]:
     return trackers
 
 
-def _report(run: Any, material: _Material, task: Any, place: Path, policy: Path | None, episodes: int) -> Result:
+def _report(
+    run: Any, last: Mapping[str, Any], material: _Material, task: Any, place: Path, policy: Path | None, episodes: int
+) -> Result:
     from policylab.commands.figures import figure, summary
     from policylab.evaluation.dynamics import scale_of
 
-    last = run.metrics[-1]
     scores = {name: summary(values) for name, values in last.get("evaluation", {}).items()}
     losses = {name: (sum(values) / len(values), values) for name, values in last["metrics"].items()}
     document = {

@@ -55,7 +55,7 @@ def _size(card: Card) -> list[str]:
             won = f"{size.success:.0%} of the episodes succeed; " if size.success is not None else ""
             lines += _line("", f"{won}{size.positive:.0%} have a return above 0, {size.zero:.0%} exactly 0")
             usual = f"{size.usual_share:.0%} of the steps have reward {size.usual_reward:.4g}"
-            lines += _line("reward", usual if size.usual_share >= 0.01 else "hardly any two steps have the same one")
+            lines += _line("reward", usual if (size.usual_share or 0.0) >= 0.01 else "hardly any two steps have the same one")
     else:
         lines += _line("reward", "none was logged")
     if size.actions:

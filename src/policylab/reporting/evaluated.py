@@ -77,6 +77,7 @@ def report(
         f"{len(seeds)} training seed{'s' * (len(seeds) > 1)}, {len(trials) // len(seeds)} whole episodes each."
         + (f" {task.caution}" if task is not None and task.caution else ""),
         unit, confirmed=rows, curves=_curves(policy, name, unit), profile={name: np.asarray(score(trials.outcome), float)},
+        expected=("What it earns", "Nothing was learned from these episodes or chosen by them."),
         frames=film, insides=pictures, repeat=repeat, facts={**facts, **versions()},
     )  # fmt: skip
     return write_report(path, page)

@@ -53,6 +53,7 @@ class Report:
     card_picture: bytes = b""
     frames: Sequence[np.ndarray] = ()
     insides: Sequence[Picture] = ()
+    expected: tuple[str, str] | None = None  # heading and caption of `confirmed` where nothing was chosen
     plan: str = ""
     load: str = ""
     repeat: str = ""
@@ -68,15 +69,15 @@ def write_report(path: str | Path, report: Report) -> Path:
 def render(report: Report) -> str:
     """The page as text."""
     won = any(row.winner for row in report.confirmed)
+    heading, caption = report.expected or (
+        ("What to expect", "Measured afresh: nothing here took part in choosing the winner.") if won
+        else ("What can be said", "No policy learned from, or was chosen by, the rows behind these numbers.")
+    )  # fmt: skip
     parts = [
         f"<h1>{_text(report.title)}</h1>",
         f'<p class="verdict">{_text(report.verdict)}</p>',
         f"<p>{_text(report.evidence)}</p>",
-        _scores(
-            "What to expect" if won else "What can be said", report.confirmed, report.unit,
-            "Measured afresh: nothing here took part in choosing the winner." if won
-            else "No policy learned from, or was chosen by, the rows behind these numbers.",
-        ),
+        _scores(heading, report.confirmed, report.unit, caption),
         _scores(
             "Differences", [replace(row, extra={}) for row in report.differences], f"difference in {report.unit}",
             "Paired: the same seeds and the same episodes (or rows) for both. An interval that holds 0 decides nothing.",
@@ -94,7 +95,7 @@ def render(report: Report) -> str:
         ),
         _picture(
             "Learning curves", learning_curves(report.curves, report.unit) if _several(report.curves) else b"", "png",
-            "Mean over the selection seeds; the band is a 95% Student t interval of that mean.",
+            f"Mean over the {'selection ' if report.selection else ''}seeds; the band is a 95% Student t interval of that mean.",
         ),
         _picture(
             "Performance profile", performance_profile(report.profile, report.unit) if _graded(report.profile) else b"", "png",
