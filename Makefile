@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-all lint benchmark benchmark-online peer peer-online docs lock clean
+.PHONY: setup demo test test-all lint benchmark benchmark-online benchmark-large peer peer-online peer-language docs lock clean
 
 setup: .venv/ready
 
@@ -37,12 +37,25 @@ benchmark: setup peer
 benchmark-online: setup peer-online
 	$(BIN)/python benchmarks/online_updates.py --peer-python peer-online/bin/python --markdown docs/benchmarks.md
 
+# Language models beside TRL and transformers, Diffusion Policy's U-Net beside PyTorch; quiet for a quarter of an hour.
+benchmark-large: setup peer-language
+	$(BIN)/python benchmarks/language_training.py --peer-python peer-language/bin/python --markdown docs/benchmarks.md
+	$(BIN)/python benchmarks/language_generation.py --peer-python peer-language/bin/python
+	$(BIN)/python benchmarks/diffusion_updates.py --peer-python peer-language/bin/python --markdown docs/benchmarks.md
+
 peer-online: peer-online/ready
 
 # An environment of its own: d3rlpy, which is in the other one, needs an old Gymnasium.
 peer-online/ready: benchmarks/peer_online.txt | setup
 	test -x peer-online/bin/python || $(BIN)/uv venv --quiet peer-online
 	$(BIN)/uv pip install --quiet --python peer-online/bin/python -r benchmarks/peer_online.txt
+	touch $@
+
+peer-language: peer-language/ready
+
+peer-language/ready: benchmarks/peer_language.txt | setup
+	test -x peer-language/bin/python || $(BIN)/uv venv --quiet peer-language
+	$(BIN)/uv pip install --quiet --python peer-language/bin/python -r benchmarks/peer_language.txt
 	touch $@
 
 # What policylab is timed against, in an environment of its own. Set UV_TORCH_BACKEND=cpu for the build of torch without CUDA.

@@ -1,6 +1,7 @@
 """How many steps in the real pendulum until it is swung up: SAC, SAC with many updates per step, and MBPO.
 
-`python benchmarks/imagined_steps.py mbpo --seed 0 --out runs/imagined.jsonl` adds one run to a file, in a few minutes;
+`python benchmarks/imagined_steps.py mbpo --seed 0 --out runs/imagined.jsonl` adds one run to a file, in a few minutes (one that was cut
+short goes on);
 `python benchmarks/imagined_steps.py --table runs/imagined.jsonl` prints the table of docs/imagining.md.
 
 All arms have the same agent (networks of 2 x 64, batches of 128, learning rate 1e-3) and 400 random steps first. Every 100 steps
@@ -36,7 +37,7 @@ def swung_up(products: Mapping[str, Any], *, key: jax.Array) -> dict[str, float]
     return {"return": float(jnp.mean(played.returns)), "upright": float(jnp.sum(upright))}
 
 
-def learn(arm: str, seed: int) -> dict[str, Any]:
+def learn(arm: str, seed: int, folder: Path) -> dict[str, Any]:
     """One run: steps in the environment until 18 of 20 episodes end upright (None: not within the run), and all evaluations."""
     form = lab.Gaussian(width=64, state_dependent_std=True, squash="sample", log_std_range=(-20.0, 2.0))
     agent = lab.SAC(width=64, batch_size=128, learning_rate=1e-3, policy=form)
@@ -49,7 +50,8 @@ def learn(arm: str, seed: int) -> dict[str, Any]:
         # Rollouts of the last 150 steps are kept, not all there ever were: those of early worlds are wrong.
         source = lab.Imagined(real, rollouts=400, every=updates, capacity=60_000)
     run = lab.train(
-        learner, source, steps=MOST[arm] * updates, seeds=[seed], evaluate=swung_up, every=BLOCK * updates,
+        learner, source, steps=MOST[arm] * updates, seeds=[seed], evaluate=swung_up, every=BLOCK * updates, out=folder,
+        resume=(folder / "run.json").exists(), checkpoint_every=BLOCK * updates,
         until=lambda row: row.get("evaluation", {"upright": [0.0]})["upright"][0] >= ENOUGH,
     )  # fmt: skip
     found = [
@@ -86,8 +88,7 @@ def main() -> None:
     if options.table:
         print(table([json.loads(line) for line in options.table.read_text().splitlines()]))
         return
-    row = learn(options.arm, options.seed)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    row = learn(options.arm, options.seed, options.out.parent / f"{options.out.stem}-{options.arm}-{options.seed}")
     with options.out.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row))

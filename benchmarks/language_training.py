@@ -5,8 +5,8 @@
 
 GPT-2 shapes of 0.8 and 10.8 million random weights, prompts and answers of 64 characters. A DPO step is 16 pairs and the reference's
 pass over them; a GRPO step writes 8 answers to each of 2 prompts and learns from them once, without a reference, as is TRL's default. Ours
-is the public `train`, compiled before; of both sides steps are counted, not what comes before the first one. In every round ours and the peers are measured one after
-the other and ratios are taken within rounds.
+is the public `train`, compiled before; of both sides steps are counted, not what comes before the first one. In every round ours and the
+peers are measured one after the other and ratios are taken within rounds.
 """
 
 from __future__ import annotations

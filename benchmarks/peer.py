@@ -26,7 +26,7 @@ class Peer:
         self.process.stdin.close()
         self.process.wait()
 
-    def work(self, updates: int) -> dict[str, float]:
+    def work(self, updates: int | str) -> dict[str, float]:
         """The rate of this many updates or steps, and the process's peak memory so far (`ru_maxrss`)."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{updates}\n")

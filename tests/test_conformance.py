@@ -31,6 +31,8 @@ _NESTING = (
     "alternate",
     "lora",
     "iterated",
+    "receding",
+    "diffusion_policy",
 )  # learners with others inside, which have to be small, too
 
 
@@ -52,11 +54,13 @@ def _tiny(cls):
         "rewards": 64,
         "cells": 4,
         "contrasted": 8,
+        "widths": (8, 8),
+        "embedding": 8,
     }
-    if cls is lab.SequenceMatch:
-        return cls(batch_size=4, replay=4, policy=lab.Backtracking(lab.Language(width=8, layers=1, heads=2), trace=8))
     if cls is lab.OREAL:
         return cls(batch_size=4, group=2, policy=lab.Language(width=8, layers=1, heads=2))
+    if cls is lab.SequenceMatch:
+        return cls(batch_size=4, replay=4, policy=lab.Backtracking(lab.Language(width=8, layers=1, heads=2), trace=8))
     if cls is lab.TokenPPO:
         return cls(batch_size=8, epochs=2, policy=lab.Language(width=8, layers=1, heads=2))
     nested = {

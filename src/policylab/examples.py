@@ -29,8 +29,8 @@ def example_spec(*, discrete: bool = False) -> Spec:
 
 
 def example_specs() -> tuple[Spec, ...]:
-    """Specs with torques, choices, choices in numbered states, actions with named parts, choices whose features are observed, and two
-    players together."""
+    """Specs with torques, choices, choices in numbered states, actions with named parts, choices whose features are observed, two
+    players together, and several steps as one."""
     torques, choices = example_spec(), example_spec(discrete=True)
     numbered = dataclasses.replace(choices, observation=spaces.Discrete(5), statistics={})
     named = spaces.Composite((("push", torques.action), ("gear", choices.action)))
@@ -39,7 +39,8 @@ def example_specs() -> tuple[Spec, ...]:
     seen = spaces.Composite((("first", choices.observation), ("second", choices.observation), *seats))
     both = spaces.Composite((("first", choices.action), ("second", choices.action)))
     joint = dataclasses.replace(choices, observation=seen, action=both, statistics={})
-    return torques, choices, numbered, dataclasses.replace(torques, action=named, statistics={}), listed, joint
+    plans = dataclasses.replace(torques, observation=spaces.Box((2, 3)), action=spaces.Box((4, 2), -2.0, 2.0), statistics={})
+    return torques, choices, numbered, dataclasses.replace(torques, action=named, statistics={}), listed, joint, plans
 
 
 def example_text_spec() -> Spec:

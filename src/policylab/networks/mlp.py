@@ -27,8 +27,8 @@ class Linear(eqx.Module):
         scaled = unit.reshape(inputs + 1, outputs) / math.sqrt(max(inputs, 1))
         return Linear(scaled[:-1], scaled[-1])
 
-    def __call__(self, x: Float[Array, " input"]) -> Float[Array, " output"]:
-        """One sample."""
+    def __call__(self, x: Float[Array, "*rows input"]) -> Float[Array, "*rows output"]:
+        """Along the last axis."""
         return x @ self.weight + self.bias
 
 

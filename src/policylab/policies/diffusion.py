@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ from policylab import spaces
 from policylab.errors import BadInput
 from policylab.experience import Spec, Window
 from policylab.networks.frozen import Frozen, Normaliser, Scaler, action_scaler, observation_normaliser
-from policylab.networks.reading import Network, network_for
+from policylab.networks.reading import network_for
 from policylab.policies.continuous import box_of
 from policylab.policies.generative import EMBEDDING, FromNoNoise, action_of, embed
 from policylab.policy import Form, Policy
@@ -48,7 +49,7 @@ class DiffusionPolicy(Policy):
     D_without + guidance (D_with - D_without) (Ho and Salimans 2022): 0 ignores the part, 1 uses it, more exaggerates.
     """
 
-    network: Network
+    network: Callable[[Array], Array]
     levels: Levels
     guidance: Float[Array, ""]
     normaliser: Normaliser
