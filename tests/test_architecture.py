@@ -32,7 +32,7 @@ LEVELS = (
     ),
     ("claims", "studies"),
     ("evidence", "reporting"),
-    ("solving", "catalogue", "studio", "serve", "commands", "cli", "__init__"),
+    ("aligning", "solving", "catalogue", "studio", "serve", "commands", "cli", "__init__"),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 

@@ -336,21 +336,21 @@ def test_values_of_a_grid_may_hold_commas():
 
 
 def test_an_overwritten_result_comes_back_if_its_successor_fails(tmp_path):
-    from policylab.commands.solve import _set_aside
+    from policylab.commands.solve import set_aside
 
     place = tmp_path / "solved"
     place.mkdir()
     (place / "result.json").write_text("old")
 
     def fail():
-        with _set_aside(place):
+        with set_aside(place):
             place.mkdir()
             raise ValueError
 
     with pytest.raises(ValueError):
         fail()
     assert (place / "result.json").read_text() == "old"
-    with _set_aside(place):
+    with set_aside(place):
         place.mkdir()
         (place / "result.json").write_text("new")
     assert (place / "result.json").read_text() == "new"

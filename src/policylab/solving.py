@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policylab.checkpoints import write_atomically
 from policylab.compilation import enable_cache
@@ -25,6 +25,9 @@ from policylab.reporting.insides import insides_of
 from policylab.reporting.page import Report, write_report
 from policylab.runs import versions
 from policylab.task import Task
+
+if TYPE_CHECKING:
+    from policylab.reporting.alignment import AlignmentResult
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,23 @@ def solve(
     out: str | Path = "runs/solve",
     seed: int = 0,
     progress: bool = True,
-) -> Solution:
+    model: str | Path | None = None,
+    **aligned: Any,
+) -> Solution | AlignmentResult:
     """The best policy for `data` (a file, folder, Minari id or Recording) or for a task's `dataset`, written to `out`.
 
     With a task or an `environment` (a Gymnasium id) policies are tried there; without one the strongest evidence that the data
     allow is used: off-policy estimates (rewards and propensities), fitted Q evaluation (rewards), or held-out likelihood.
-    `budget` is the time on a nominal two-core machine; `methods` overrides the shortlist. Raises `BadInput` with one sentence.
+    `budget` is the time on a nominal two-core machine; `methods` overrides the shortlist. With `model`, a checkpoint folder, `data` are
+    judged answers and a better language model is looked for; `aligned` are further options of `aligning.align` then, such as `judging`.
+    Raises `BadInput` with one sentence.
     """
+    if model is not None:
+        return _aligned(data, model, {"task": task, "dataset": dataset, "environment": environment, "format": format}, {
+            "columns": columns or {}, "budget": budget, "methods": methods, "out": out, "seed": seed, "progress": progress, **aligned,
+        })  # fmt: skip
+    if aligned:
+        raise BadInput(f"{next(iter(aligned))} is an option for language models: give model=FOLDER as well")
     started = time.perf_counter()
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
@@ -112,6 +125,17 @@ def solve(
         solution = Solution(evidence.winner, evidence, plan, folder, report, shipped, policies, seconds)
         write_atomically(folder / "result.json", (json.dumps(solution.to_json(), indent=1) + "\n").encode())
     return solution
+
+
+def _aligned(data: Any, model: str | Path, others: Mapping[str, Any], options: Mapping[str, Any]) -> AlignmentResult:
+    from policylab.aligning import align
+
+    for name, value in others.items():
+        if value is not None:
+            raise BadInput(f"{name} does not go with model: a language model learns from judged answers, data=PATH alone")
+    if not isinstance(data, str | Path):
+        raise BadInput("a language model learns from a file of judged answers: give data=PATH")
+    return align(data, model, **options)
 
 
 @contextlib.contextmanager

@@ -81,6 +81,16 @@ class Tokenizer:
             )
         return list(encoding.ids)
 
+    @cached_property
+    def begins(self) -> bool:
+        """Whether the tokenizer itself puts its begin token before a text (its post-processor does, as Llama's)."""
+        return self.begin is not None and self._model.encode("").ids[:1] == [self.begin]
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids of a text that a model is to go on with: after the begin token where the tokenizer wants one, and has not been given it."""
+        ids = self.encode(text)
+        return [self.begin, *ids] if self.begins and self.begin is not None and ids[:1] != [self.begin] else ids
+
     def decode(self, ids: Sequence[int] | np.ndarray, *, special: bool = False) -> str:
         """The text of these ids, special tokens left out unless `special`."""
         return self._model.decode([int(i) for i in ids], skip_special_tokens=not special)
@@ -89,6 +99,10 @@ class Tokenizer:
         """A batch [text, length] of `kind` (1 given, 2 written by a policy), right-padded to `length` or to the next bucket; `ended`
         puts the end token after each. Raises `BadInput` for a text longer than `length`."""
         rows = [self.encode(text) + ([self.end[0]] if ended else []) for text in texts]
+        return self.padded(rows, length=length, kind=kind)
+
+    def padded(self, rows: Sequence[Sequence[int]], *, length: int | None = None, kind: int = 1) -> Tokens:
+        """Rows of ids as a batch [row, length], as `tokens` makes it of texts."""
         longest = max(map(len, rows), default=0)
         length = bucket(longest) if length is None else length
         if longest > length:

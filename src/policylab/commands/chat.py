@@ -106,5 +106,4 @@ class Talk:
     def _prompt(self) -> list[int]:
         if self.tokenizer.template:
             return self.tokenizer.encode(self.tokenizer.chat(self.messages))
-        begin = [] if self.tokenizer.begin is None else [self.tokenizer.begin]
-        return begin + self.tokenizer.encode("".join(message["content"] for message in self.messages))
+        return self.tokenizer.prompt("".join(message["content"] for message in self.messages))

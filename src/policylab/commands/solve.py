@@ -12,6 +12,7 @@ from policylab import registry
 from policylab.commands import inputs, nearest
 from policylab.commands.arguments import Parser, duration, names
 from policylab.commands.output import Result, claim_place
+from policylab.commands.solve_language import language_options, require_no_language, run_language
 from policylab.errors import BadInput
 
 
@@ -23,7 +24,8 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         "fresh seeds, and reports these numbers alone. Without --task or --environment the report names the strongest evidence that\n"
         "the data allow. `No winner` is a result: every policy is kept and the exit status is 0.",
         "Examples:\n  policylab solve --task pointmaze/umaze --dataset mixed --budget 5min\n"
-        "  policylab solve --data my.hdf5 --environment Hopper-v5 --budget 10min --out runs/mine",
+        "  policylab solve --data my.hdf5 --environment Hopper-v5 --budget 10min --out runs/mine\n"
+        "  policylab solve --data prefs.jsonl --model models/small --judge https://host/v1 --judge-model NAME",
         out="the folder of policy, report.html and result.json (default: runs/solve)",
         seed="of splits, training and evaluation: equal numbers give equal results",
     )
@@ -40,7 +42,11 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         "--methods", type=names, metavar="A,B", help="these learners (policylab learners) in place of the shortlist"
     )
     group.add_argument("--overwrite", action="store_true", help="replace the results of an earlier solve in --out")
+    language_options(parser)
     options = parser.read(argv)
+    if options.model is not None:
+        return options, run_language(options)
+    require_no_language(options)
     for name in options.methods or ():
         if name not in registry.LEARNERS:
             hint = nearest(name, registry.LEARNERS, f"choose among {', '.join(registry.LEARNERS)}")
@@ -54,7 +60,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
 
     from policylab.solving import solve
 
-    with _set_aside(place) if earlier else contextlib.nullcontext():
+    with set_aside(place) if earlier else contextlib.nullcontext():
         solution = solve(
             options.data,
             task=options.task,
@@ -85,7 +91,7 @@ def _check_data(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _set_aside(place: Path) -> Generator[None]:
+def set_aside(place: Path) -> Generator[None]:
     """Move the earlier results away while new ones are made; they come back if that fails and go if it succeeds."""
     aside = place.with_name(f".{place.name}.earlier")
     if aside.exists():

@@ -7,14 +7,14 @@ tokenizer_config.json, chat_template.jinja and generation_config.json. GPT-2, Ll
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from policylab.checkpoints import write_atomically
-from policylab.data.checkpoint_names import architecture_of, config_of, decoder_from, tensors_of
+from policylab.data.checkpoint_names import architecture_of, as_dtype, config_of, decoder_from, tensors_of
 from policylab.errors import BadInput
 from policylab.policies.language import LanguagePolicy, language_policy
 from policylab.tokenizer import Tokenizer, library
@@ -48,22 +48,34 @@ def load_language(folder: str | Path, *, answer: int = 64, dtype: str | None = N
     return language_policy(decoder_from(architecture, tensor), tokenizer, answer=answer)
 
 
-def save_language(policy: LanguagePolicy, folder: str | Path, *, shard: int = 5_000_000_000) -> Path:
+def save_language(
+    policy: LanguagePolicy,
+    folder: str | Path,
+    *,
+    shard: int = 5_000_000_000,
+    advice: Mapping[str, Any] = {},
+    dtype: str | None = None,
+) -> Path:
     """Write a policy's network and tokenizer as a checkpoint folder that `transformers` and `load_language` read, in shards of at most
-    `shard` bytes each. Raises `BadInput` for an architecture that has no name there, and for a folder that holds a model already."""
+    `shard` bytes each; `dtype` "float32" or "bfloat16" turns its parameters into another kind.
+
+    generation_config.json advises to draw as the policy does, where it is greedy, cuts the tail or has another temperature than 1; `advice`
+    (`temperature`, `top_k`, `top_p`, as `generation_settings` of the folder that it came from gives them) adds to that. Raises `BadInput`
+    for an architecture that has no name there, and for a folder that holds a model already."""
     folder = Path(folder)
     if (folder / "config.json").exists():
         raise BadInput(f"{folder} holds a model already: name another folder")
-    tokenizer, tensors = Tokenizer.of(policy.tokenizer), tensors_of(policy.network)
+    network = policy.network if dtype is None else as_dtype(policy.network, dtype)
+    tokenizer, tensors = Tokenizer.of(policy.tokenizer), tensors_of(network)
     ids = {"bos_token_id": tokenizer.begin, "eos_token_id": _one_or_all(tokenizer.end), "pad_token_id": tokenizer.pad}
     folder.mkdir(parents=True, exist_ok=True)
     _save_tensors(folder, tensors, shard)
-    _write(folder / "generation_config.json", ids)
+    _write(folder / "generation_config.json", ids | _advised(policy, advice))
     document = tokenizer.document
     _write(folder / "tokenizer.json", document["tokenizer"])
     names = {"bos_token": document["begin"], "eos_token": document["end"][0], "pad_token": document["pad"]}
     named = {name: value for name, value in names.items() if value is not None}
-    context = policy.network.architecture.context
+    context = network.architecture.context
     _write(
         folder / "tokenizer_config.json",
         {
@@ -75,7 +87,7 @@ def save_language(policy: LanguagePolicy, folder: str | Path, *, shard: int = 5_
     )
     if tokenizer.template:
         write_atomically(folder / "chat_template.jinja", tokenizer.template.encode())
-    _write(folder / "config.json", config_of(policy.network.architecture) | ids)  # last: a folder with one is complete
+    _write(folder / "config.json", config_of(network.architecture) | ids)  # last: a folder with one is complete
     return folder
 
 
@@ -114,6 +126,18 @@ def generation_settings(folder: str | Path) -> dict[str, Any]:
     document = _document(Path(folder) / "generation_config.json", needed=False)
     found = {name: document[name] for name in ("temperature", "top_k", "top_p") if document.get(name) is not None}
     return found if document.get("do_sample", True) else {}
+
+
+def _advised(policy: LanguagePolicy, advice: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of generation_config.json about drawing tokens; empty where nothing is special."""
+    if policy.sampling.greedy:
+        return {"do_sample": False}
+    own = {"temperature": float(policy.sampling.temperature), "top_p": float(policy.sampling.top_p)}
+    found = {name: float(f"{value:.7g}") for name, value in own.items() if value != 1.0}
+    if int(policy.sampling.top_k) < policy.network.architecture.vocabulary:
+        found["top_k"] = int(policy.sampling.top_k)
+    found = {**found, **advice}
+    return {"do_sample": True, **found} if found else {}
 
 
 def _existing(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -124,6 +125,14 @@ def config_of(architecture: Architecture) -> dict[str, Any]:
 def shapes_of(architecture: Architecture) -> Decoder:
     """The decoder of an architecture as shapes alone."""
     return eqx.filter_eval_shape(lambda: Decoder(architecture, key=jax.random.key(0)))
+
+
+def as_dtype(network: Decoder, dtype: str) -> Decoder:
+    """The same decoder with parameters of another kind of number."""
+    kind: Any = dtype
+    shapes = shapes_of(replace(network.architecture, dtype=kind))
+    leaves = [leaf.astype(dtype) for leaf in jax.tree.leaves(network)]
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
 def tensors_of(network: Decoder) -> dict[str, np.ndarray]:

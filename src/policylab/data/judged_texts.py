@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxtyping import PyTree
 
@@ -20,8 +19,9 @@ def prompts_of(values: Sequence[Value], spec: Spec) -> PyTree:
     if not spec.tokenizer:
         return arrays_of(values, "the prompt")
     tokenizer = Tokenizer.of(spec.tokenizer)
-    words = [_prompt(value, tokenizer, row) for row, value in enumerate(values, start=1)]
-    return _tokens(words, tokenizer, spaces.size(spec.observation), "the prompt", kind=1, ended=False)
+    words = [prompt_text(value, tokenizer, row) for row, value in enumerate(values, start=1)]
+    rows = [tokenizer.prompt(text) for text in words]
+    return _tokens(rows, tokenizer, spaces.size(spec.observation), "the prompt", kind=1)
 
 
 def answers_of(values: Sequence[Value], spec: Spec) -> PyTree:
@@ -30,11 +30,13 @@ def answers_of(values: Sequence[Value], spec: Spec) -> PyTree:
     if not spec.tokenizer:
         return arrays_of(values, "the answer")
     tokenizer = Tokenizer.of(spec.tokenizer)
-    words = [_answer(value, row) for row, value in enumerate(values, start=1)]
-    return _tokens(words, tokenizer, spaces.size(spec.action), "the answer", kind=2, ended=True)
+    words = [answer_text(value, row) for row, value in enumerate(values, start=1)]
+    rows = [[*tokenizer.encode(text), tokenizer.end[0]] for text in words]
+    return _tokens(rows, tokenizer, spaces.size(spec.action), "the answer", kind=2)
 
 
-def _prompt(value: Value, tokenizer: Tokenizer, row: int) -> str:
+def prompt_text(value: Value, tokenizer: Tokenizer, row: int) -> str:
+    """What stands before the answer: plain text as it is, messages in the words of the chat template. Raises `BadInput` for numbers."""
     if isinstance(value, str):
         return value
     if isinstance(value, tuple) and isinstance(value[0], dict):
@@ -42,7 +44,8 @@ def _prompt(value: Value, tokenizer: Tokenizer, row: int) -> str:
     raise BadInput(f"the prompt of row {row} is {value!r} where the spec has texts: give text or messages")
 
 
-def _answer(value: Value, row: int) -> str:
+def answer_text(value: Value, row: int) -> str:
+    """What was answered: plain text, or the content of one message of the assistant. Raises `BadInput` for anything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, tuple) and isinstance(value[0], dict) and len(value) == 1 and value[0]["role"] == "assistant":
@@ -50,11 +53,10 @@ def _answer(value: Value, row: int) -> str:
     raise BadInput(f"the answer of row {row} is no text and no single message of the assistant: give one answer per row")
 
 
-def _tokens(words: list[str], tokenizer: Tokenizer, length: int, name: str, **kind: Any) -> PyTree:
-    for row, text in enumerate(words, start=1):
-        used = len(tokenizer.encode(text)) + int(kind["ended"])
-        if used > length:
+def _tokens(rows: list[list[int]], tokenizer: Tokenizer, length: int, name: str, *, kind: int) -> PyTree:
+    for row, ids in enumerate(rows, start=1):
+        if len(ids) > length:
             raise BadInput(
-                f"{name} of row {row} has {used} tokens where there is room for {length}: shorten it, or give a spec with more"
+                f"{name} of row {row} has {len(ids)} tokens where there is room for {length}: shorten it, or give a spec with more"
             )
-    return tokenizer.tokens(words, length=length, **kind)
+    return tokenizer.padded(rows, length=length, kind=kind)

@@ -39,7 +39,7 @@ def generate(
     depends on `seed` and the text's number alone. Raises `BadInput` for a text that leaves no room in the model's context."""
     language = whole(policy)
     tokenizer = Tokenizer.of(language.tokenizer)
-    rows = [tokenizer.encode(text) for text in texts]
+    rows = [tokenizer.prompt(text) for text in texts]
     for row in rows:
         require_room(language, len(row))
     found: list[list[Reply]] = [[] for _ in rows]
