@@ -1,4 +1,10 @@
-"""Group standard deviations make the gradient spike, and Lite PPO without them answers as well (Liu et al. 2025, arXiv 2508.08221)."""
+"""Group standard deviations make the gradient spike, and Lite PPO without them answers as well (Liu et al. 2025, arXiv 2508.08221).
+
+What came out: no spikes. With rewards of 0 and 1 the group's deviation cannot explode: the one right answer of G has the advantage
+sqrt(G - 1), 2.6 of 8, and answers that are all right or all wrong teach nothing; where the whole batch is easy or hard, the deviation of the
+batch is as small. Accuracies agree within noise, and what helped was to draw again the groups that teach nothing (dapo). It remains that
+rewards which are nearly equal but not equal (small bonuses for form or length) are blown up by the group's deviation; these were not tried.
+"""
 
 from __future__ import annotations
 
