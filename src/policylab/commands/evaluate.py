@@ -31,7 +31,11 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         words="RUN_OR_POLICY",
         seed="numbers the block of episodes: equal numbers meet equal starts, whoever plays (common random numbers)",
     )
-    parser.add_argument("subject", metavar="RUN_OR_POLICY", help="the folder of a run, the file of a saved policy, or random")
+    parser.add_argument(
+        "subject",
+        metavar="RUN_OR_POLICY",
+        help="the folder of a run, the file of a saved policy, the checkpoint folder of a language model, or random",
+    )
     parser.add_argument(
         "--task", metavar="NAME", help="where to play: a task, which also scores from 0 (random) to 100 (expert)"
     )
@@ -82,8 +86,12 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         policies, seeds, name, options.sample = UniformRandom(task.spec.action), (0,), inputs.RANDOM, True
     else:
         place = Path(options.subject)
-        policies, spec, seeds, name = _subject(place, options.learner)
-        spec.require(task.spec, ours=str(place), theirs=task.name)
+        if (place / "config.json").is_file():
+            task, policies = _language(place, task)
+            seeds, name = (0,), place.name
+        else:
+            policies, spec, seeds, name = _subject(place, options.learner)
+            spec.require(task.spec, ours=str(place), theirs=task.name)
     trials = _play(policies, task, seeds, options, name)
     result = _report(trials, task, seeds, options)
     result = _filmed(result, policies, task, options) if options.render else result
@@ -124,6 +132,30 @@ def _subject(place: Path, learner: str | None) -> tuple[Any, Spec, tuple[int, ..
     return jax.tree.map(lambda leaf: leaf[None], policy), spec, (0,), place.stem
 
 
+def _language(place: Path, task: Task) -> tuple[Task, Any]:
+    """The task in the tokens of the language model in a checkpoint folder, and the model, drawing as its makers advise."""
+    import jax
+
+    from policylab import spaces
+    from policylab.data.checkpoint_folders import generation_settings, load_language
+    from policylab.tasks.text import TextTask
+
+    if not isinstance(task, TextTask):
+        raise BadInput(
+            f"{place} is a language model and {task.name} is no task in words: choose one of text/... (policylab tasks)"
+        )
+    policy = load_language(place)
+    task = replace(task, tokenizer=policy.tokenizer)
+    prompt, answer = spaces.size(task.spec.observation), spaces.size(task.spec.action)
+    if prompt + answer > policy.network.architecture.context:
+        raise BadInput(
+            f"{task.name} takes {prompt} tokens of prompt and {answer} of answer, more than the model's context of "
+            f"{policy.network.architecture.context}: choose a model with a longer one"
+        )
+    policy = policy.sampled(**generation_settings(place), answer=answer)
+    return task, jax.tree.map(lambda leaf: leaf[None], policy)
+
+
 def _play(policies: Any, task: Task, seeds: tuple[int, ...], options: argparse.Namespace, name: str) -> Trials:
     import jax
 
@@ -131,7 +163,7 @@ def _play(policies: Any, task: Task, seeds: tuple[int, ...], options: argparse.N
     from policylab.evaluation.task_scores import REPORT_KEY
 
     return evaluate(
-        policies if options.sample else policies.mode(),
+        policies if options.sample else _modes(policies),
         task.environment(),
         episodes=options.episodes,
         seeds=seeds,
@@ -139,6 +171,14 @@ def _play(policies: Any, task: Task, seeds: tuple[int, ...], options: argparse.N
         key=jax.random.fold_in(jax.random.key(REPORT_KEY), options.seed),
         name=name,
     )
+
+
+def _modes(policies: Any) -> Any:
+    """The mode of every one of stacked policies."""
+    import jax
+
+    stacked = jax.tree.leaves(policies)
+    return jax.vmap(lambda policy: policy.mode())(policies) if stacked else policies.mode()
 
 
 def _filmed(result: Result, policies: Any, task: Task, options: argparse.Namespace) -> Result:

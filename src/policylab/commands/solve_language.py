@@ -95,7 +95,7 @@ def run_language(options: argparse.Namespace) -> Result:
     }  # fmt: skip
     if options.dry_run:
         costs = aligning.forecast(options.data, options.model, **given)
-        return Result({"forecast": costs.splitlines()}, costs)
+        return Result({"forecast": costs.splitlines()}, costs, written=True)
     from policylab.commands.solve import set_aside
 
     earlier = (

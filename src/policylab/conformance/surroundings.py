@@ -14,6 +14,8 @@ from policylab import spaces
 from policylab.conformance.requirements import Test, arrays_only, same, shapes
 from policylab.environment import Environment
 from policylab.errors import BadInput
+from policylab.evaluation.rollouts import blanks
+from policylab.examples import example_text
 from policylab.experience import Spec
 from policylab.learner import Clock, Pairs, Steps, Windows
 from policylab.policies.answering import Answers
@@ -29,9 +31,9 @@ def environment_tests(environment: Environment) -> Iterator[Test]:
 
     def cycle() -> None:
         state, observation = environment.reset(key)
-        wanted = shapes(spaces.zeros(spec.observation))
+        wanted = shapes(blanks(spec)[0])
         assert shapes(observation) == wanted, f"reset observes {shapes(observation)}, its spec says {wanted}"
-        after, step = environment.step(state, spaces.sample(spec.action, key=key), key)
+        after, step = environment.step(state, _any_action(spec, key), key)
         assert shapes(after) == shapes(state), "step changes the shapes or dtypes of the state: it must keep them"
         assert shapes(step.observation) == wanted, f"step observes {shapes(step.observation)}, its spec says {wanted}"
         for name in ("terminal", "truncated"):
@@ -41,7 +43,7 @@ def environment_tests(environment: Environment) -> Iterator[Test]:
 
     def scanned() -> None:
         def move(state: PyTree, k: Any) -> tuple[PyTree, Any]:
-            state, step = environment.step(state, spaces.sample(spec.action, key=k), k)
+            state, step = environment.step(state, _any_action(spec, k), k)
             return state, step.reward
 
         roll = lambda k: jax.lax.scan(move, environment.reset(k)[0], jax.random.split(k, 4))[1]
@@ -56,6 +58,10 @@ def environment_tests(environment: Environment) -> Iterator[Test]:
 
     yield "reset and step agree with the spec and keep the state's shapes", cycle
     yield "works under jit, vmap and scan, and is deterministic", scanned
+
+
+def _any_action(spec: Spec, key: Any) -> PyTree:
+    return example_text(spaces.sample(spec.action, key=key), spec, kind=2)
 
 
 def source_tests(source: Source) -> Iterator[Test]:

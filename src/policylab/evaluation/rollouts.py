@@ -18,7 +18,7 @@ from policylab.environment import Environment, unroll
 from policylab.environments.hosted import Gymnasium, explained
 from policylab.errors import BadInput
 from policylab.evaluation.lanes import Played, play
-from policylab.experience import Trials
+from policylab.experience import Spec, Tokens, Trials
 from policylab.policy import Policy
 
 
@@ -94,16 +94,42 @@ def check(policy: Policy, environment: Environment) -> None:
     own = getattr(policy, "spec", None)
     if own is not None:
         own.require(spec)
+    blank, wanted = blanks(spec)
+    if isinstance(blank, Tokens):
+        _check_words(policy, spec)
     try:
-        action = jax.eval_shape(_first_action, policy, spaces.zeros(spec.observation), jax.random.key(0))
+        action = jax.eval_shape(_first_action, policy, blank, jax.random.key(0))
     except (TypeError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise BadInput(f"the policy cannot read observations of {spaces.describe(spec.observation)}: {reason}") from error
-    wanted, given = (_shapes(tree) for tree in (spaces.zeros(spec.action), action))
+    wanted, given = (_shapes(tree) for tree in (wanted, action))
     if wanted != given:
         raise BadInput(
             f"the policy gives actions of shape {given} but {spec.environment or 'the environment'} takes"
             f" {spaces.describe(spec.action)}: use a policy for this environment"
+        )
+
+
+def blanks(spec: Spec) -> tuple[PyTree, PyTree]:
+    """An observation and an action of the right structure, shapes and dtypes: `Tokens` where the spec is one of texts."""
+    observation, action = spaces.zeros(spec.observation), spaces.zeros(spec.action)
+    if not spec.tokenizer:
+        return observation, action
+    from policylab.policies.language import is_text
+
+    return (Tokens(observation, observation), Tokens(action, action)) if is_text(spec) else (observation, action)
+
+
+def _check_words(policy: Policy, spec: Spec) -> None:
+    """Raise `BadInput` unless a policy that says so reads the tokens of the environment and writes answers of its length."""
+    place, longest = spec.environment or "the environment", spaces.size(spec.action)
+    if getattr(policy, "tokenizer", spec.tokenizer) != spec.tokenizer:
+        raise BadInput(
+            f"the policy reads other tokens than {place}: make the task with its tokenizer, text_task(..., tokenizer=Tokenizer.of(policy.tokenizer))"
+        )
+    if getattr(policy, "answer", longest) != longest:
+        raise BadInput(
+            f"{place} takes answers of {longest} tokens: let the policy write as many, policy.sampled(answer={longest})"
         )
 
 
