@@ -25,12 +25,21 @@ ARMED, CORRECT, BEST_OF = 50, 10, 16  # the bandit
 DIGITS, LESSONS, UPDATES, PROMPTS, GROUP = (5,), 80, 60, 16, 8
 FIRST_DIGIT, LAST_DIGIT = 4, 13  # their ids
 
-FULL = OREAL(learning_rate=1e-3, reward_rate=1e-3, weight_decay=0.0, batch_size=PROMPTS, group=GROUP)
+FULL = OREAL(
+    learning_rate=3e-4,
+    reward_rate=3e-4,
+    reward_of_all=True,
+    reward_passes=4,
+    warm_up=20,
+    weight_decay=0.0,
+    batch_size=PROMPTS,
+    group=GROUP,
+)
 ALL = GroupPolicyGradient.named("rloo", anchor="none", learning_rate=3e-4, batch_size=PROMPTS, group=GROUP)
 ARMS: dict[str, Learner] = {
     "oreal": FULL,
     "unweighted": replace(FULL, token_weights=False),
-    "unshaped": replace(FULL, reshaped=False),
+    "unshaped": replace(FULL, token_weights=False, reshaped=False),
     "cloning": replace(FULL, token_weights=False, reshaped=False, negative=0.0),
     "rloo": ALL,
     "reinforce": replace(ALL, baseline="none"),
@@ -124,12 +133,12 @@ CLAIM = Claim(
     " answers learns it; with wrong answers weighted accordingly and a token reward that says where, OREAL learns as much as RLOO or more, and"
     " more than cloning alone (Lyu et al. 2025, arXiv 2502.06781).",
     task="(a) A bandit of 50 choices of which 10 are right. (b) Sorting 5 digits, character by character, by a decoder of 2 layers and width 64 that"
-    " was taught until about a third of its answers are right, then reinforced for 60 updates of 8 questions with 8 answers each: percent of 400"
+    " was taught until a third to a half of its answers are right, then reinforced for 60 updates of 16 questions with 8 answers each: percent of 400"
     " held-out questions that one answer gets right (`pass1`).",
     arms={
         "oreal": "as published",
-        "unweighted": "all tokens count alike",
-        "unshaped": "right answers count 1 and wrong ones -1",
+        "unweighted": "OREAL where all tokens count alike",
+        "unshaped": "the same, right answers counting 1 and wrong ones -1",
         "cloning": "right answers alone, all alike (rejection-sampling fine-tuning, online)",
         "rloo": "leave-one-out policy gradient on all answers",
         "reinforce": "policy gradient with rewards 1 and -1 on all answers",
@@ -153,8 +162,12 @@ CLAIM = Claim(
     " from all",
     scale="analogue",
     deviation="Sorting digits instead of chains of additions or mathematics; 0.1 million parameters instead of 7 billion; 8 answers instead of 16;"
-    " rates that do not fall and no weight decay; the cloned policy of (a) is the exact fit to its samples, their frequencies.",
+    " rates that do not fall and no weight decay; the token reward learns from all answers in four passes, for 20 of the 60 updates alone; the cloned policy of (a) is the exact fit to its samples, their frequencies.",
     minutes=8,
     looks=(5, 10),
-    tuning="TUNED",
+    tuning="3e-4 for all arms, from 1e-4, 3e-4 and 1e-3 with seeds 1000 and 1001, which began at 46 percent: cloning came to 61 and 65 (1e-3 lost"
+    " in an earlier, smaller setting), RLOO to 66 at 3e-4 and 50 at 1e-3, OREAL to 55 and 52. Its token reward learned hardly anything from the"
+    " chosen answers in so few updates, at 1e-3, 3e-3 and 5e-3: half of what it said of answers was wrong. It was therefore given all answers, four"
+    " passes over each batch (by which it is right of 79 percent of held-out answers, after 60 batches) and 20 updates alone; OREAL then came to"
+    " 57, without token weights to 65",
 )

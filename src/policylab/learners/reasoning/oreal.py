@@ -37,7 +37,8 @@ class OREAL(Learner):
     estimated by ref/pi - log (ref/pi) - 1.
 
     Switches: `token_weights=False` sets u to 1 and needs no token reward (any policy with log-probabilities will do), `reshaped=False`
-    sets A to 1 and -1, `negative=0` clones the right answers alone. Defaults are those of the released configuration: 64 prompts, 16 answers,
+    sets A to 1 and -1, `negative=0` clones the right answers alone. Small models need more to learn a token reward from: `reward_of_all`,
+    `reward_passes`. Defaults are those of the released configuration: 64 prompts, 16 answers,
     negative 0.5, kl 0.01, rates 5e-7 and 2e-6, weight decay 0.01, ten updates of warm-up; the rates do not fall here.
     """
 
@@ -48,6 +49,8 @@ class OREAL(Learner):
     threshold: float = setting(0.5, "answers with a reward above it are right")
     learning_rate: float = setting(5e-7, "of AdamW, of the policy", above=0.0)
     reward_rate: float = setting(2e-6, "of AdamW, of the token reward", above=0.0)
+    reward_of_all: bool = setting(False, "whether the token reward learns from all answers, else from the chosen ones")
+    reward_passes: int = setting(1, "passes of the token reward over each batch", low=1)
     weight_decay: float = setting(0.01, "decoupled, per unit of learning rate", low=0.0)
     largest_gradient: float = setting(1.0, "norm at which gradients are cut off", above=0.0)
     warm_up: int = setting(10, "updates that train the token reward alone", low=0)
@@ -118,7 +121,13 @@ class OREAL(Learner):
         told = {"reward": jnp.mean(right), "learned": jnp.mean(learned), "parts": jnp.mean(jnp.sum(parts, axis=-1))}
         weights = jnp.ones(before.shape)
         if self.token_weights:
-            reward, told["outcome_loss"], told["outcome_accuracy"] = self._fit(state["reward"], batch.prompt, sample, learned)
+            chosen = (
+                sample,
+                jnp.broadcast_to(jnp.asarray([1.0, 0.0]), (*learned.shape, 2)),
+                jnp.repeat(learned[:, None], 2, axis=1),
+            )
+            seen = (batch.sample, right, batch.weight) if self.reward_of_all else (*chosen[:2], chosen[2].astype(jnp.float32))
+            reward, told["outcome_loss"], told["outcome_accuracy"] = self._fit(state["reward"], batch.prompt, *seen)
             weights = jax.lax.stop_gradient(self._weights(reward.model, batch.prompt, sample))
             state = {**state, "reward": reward}
 
@@ -147,18 +156,28 @@ class OREAL(Learner):
         return jnp.stack([likely_right(w[:, 0]), likely_wrong(w[:, 1])], axis=1)
 
     def _fit(
-        self, state: Trained, prompt: Tokens, sample: Tokens, learned: Bool[Array, " batch"]
+        self,
+        state: Trained,
+        prompt: Tokens,
+        samples: Tokens,
+        right: Float[Array, "batch some"],
+        weight: Float[Array, "batch some"],
     ) -> tuple[Trained, Float[Array, ""], Float[Array, ""]]:
-        """One step of the token reward on whether answers are right; its loss, and how often it said so."""
-        count = jnp.maximum(jnp.sum(learned), 1)
+        """Steps of the token reward on whether answers are right; the last loss, and how often it said so."""
+        many = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], right.shape[1], axis=1), prompt)
+        share = weight / jnp.maximum(jnp.sum(weight), _SMALL)
 
         def loss(reward: TokenReward) -> tuple[Array, Array]:
-            one = lambda i: jax.vmap(reward.score)(prompt, jax.tree.map(lambda leaf: leaf[:, i], sample))
-            signed = jnp.stack([one(0), -one(1)], axis=1)
-            each = lambda x: jnp.sum(jnp.where(learned[:, None], x, 0.0)) / (2 * count)
-            return -each(jax.nn.log_sigmoid(signed)), each(0.5 + 0.5 * jnp.sign(signed))
+            length = jnp.maximum(jnp.sum(samples.kind == 2, axis=-1), 1)
+            signed = jnp.sum(reward.weights(many, samples), axis=-1) / length * (2.0 * right - 1.0)
+            return -jnp.sum(share * jax.nn.log_sigmoid(signed)), jnp.sum(share * (0.5 + 0.5 * jnp.sign(signed)))
 
-        return descend(state, loss, self._optimiser(self.reward_rate))
+        def one_pass(state: Trained, number: None) -> tuple[Trained, tuple[Array, Array]]:
+            state, value, accuracy = descend(state, loss, self._optimiser(self.reward_rate))
+            return state, (value, accuracy)
+
+        state, (values, accuracies) = jax.lax.scan(one_pass, state, None, length=self.reward_passes)
+        return state, values[-1], accuracies[0]
 
     def products(self, state: dict[str, Any]) -> dict[str, Any]:
         """`policy`, `explorer` (the policy sampling), `reference`, and `reward`, a score of every token, where one is learned."""
