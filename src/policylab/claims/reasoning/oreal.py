@@ -162,7 +162,8 @@ CLAIM = Claim(
     " from all",
     scale="analogue",
     deviation="Sorting digits instead of chains of additions or mathematics; 0.1 million parameters instead of 7 billion; 8 answers instead of 16;"
-    " rates that do not fall and no weight decay; the token reward learns from all answers in four passes, for 20 of the 60 updates alone; the cloned policy of (a) is the exact fit to its samples, their frequencies.",
+    " rates that do not fall and no weight decay; the token reward learns from all answers in four passes,"
+    " for 20 of the 60 updates alone; the cloned policy of (a) is the exact fit to its samples, their frequencies.",
     minutes=8,
     looks=(5, 10),
     tuning="3e-4 for all arms, from 1e-4, 3e-4 and 1e-3 with seeds 1000 and 1001, which began at 46 percent: cloning came to 61 and 65 (1e-3 lost"
