@@ -188,6 +188,7 @@ _PUBLIC = {
     "KTO": "learners.preference.kto",
     "CoPG": "learners.preference.copg",
     "ImplicitPRM": "learners.preference.implicit_prm",
+    "ProcessRewards": "scorers.process_reward",
     "INPO": "learners.preference.inpo",
     "GPO": "learners.preference.gpo",
     "Iterated": "learners.preference.iterated",

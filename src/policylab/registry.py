@@ -126,6 +126,7 @@ SCORERS = {
     "GeneralPreference": "general_preference",
     "Pairwise": "pairwise",
     "TextRewards": "text_reward",
+    "ProcessRewards": "process_reward",
 }
 
 DESCRIPTORS = {
