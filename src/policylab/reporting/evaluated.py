@@ -56,6 +56,8 @@ def report(
     if trials is None:
         key = jax.random.fold_in(jax.random.key(REPORT_KEY), seed)
         trials = evaluate(many, environment, episodes=episodes, seeds=seeds, key=key, horizon=horizon, name=name)
+    else:
+        name = str(trials.policy[0])
     one = policy.policy() if isinstance(policy, Run) else policy
     products = policy.products(seed=seeds[0]) if isinstance(policy, Run) else {}
     facts: dict[str, str] = {"action": "sampled" if sample else "the mode"}
@@ -74,7 +76,8 @@ def report(
     page = Report(
         f"policylab: {name} on {place}",
         _verdict(rows[0], name, place, unit),
-        f"{len(seeds)} training seed{'s' * (len(seeds) > 1)}, {len(trials) // len(seeds)} whole episodes each."
+        f"{f'{len(seeds)} training seeds' if len(seeds) > 1 else 'One policy'}, {len(trials) // len(seeds)} whole episodes"
+        + (" each." if len(seeds) > 1 else ".")
         + (f" {task.caution}" if task is not None and task.caution else ""),
         unit, confirmed=rows, curves=_curves(policy, name, unit), profile={name: np.asarray(score(trials.outcome), float)},
         expected=("What it earns", "Nothing was learned from these episodes or chosen by them."),
