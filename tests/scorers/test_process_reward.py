@@ -31,14 +31,19 @@ def test_labels_of_steps_are_fitted_and_scores_add_up_to_log_odds():
     ends = jnp.asarray([[True, True, False, True], [False, True, False, False], [True, False, True, False]])
     batch = Rated(prompt, answer, label, ends, jnp.ones(3), jnp.zeros(3, jnp.int32))
 
-    odds = np.asarray(scorer.log_odds(prompt, answer), np.float64)
+    @jax.jit
+    def of(scorer, batch):
+        said = jax.vmap(scorer.scores)(batch.prompt, batch.sample)
+        return scorer.log_odds(batch.prompt, batch.sample), scorer.losses(batch, key=jax.random.key(0)), said
+
+    odds, losses, scores = of(scorer, batch)
+    odds = np.asarray(odds, np.float64)
     assert np.all(odds[np.asarray(answer.kind) == 0] == 0)
     right = 1.0 / (1.0 + np.exp(-odds))
     each = -np.where(label > 0, label * np.log(right), 0.0) - (1 - label) * np.log(1 - right)
     by_hand = (each * ends).sum(axis=1) / np.asarray(ends).sum(axis=1)
-    np.testing.assert_allclose(scorer.losses(batch, key=jax.random.key(0)), by_hand, rtol=1e-4)
+    np.testing.assert_allclose(losses, by_hand, rtol=1e-4)
 
-    scores = np.stack([scorer.scores(*jax.tree.map(lambda leaf, i=i: leaf[i], (prompt, answer))) for i in range(3)])
     written = np.asarray(answer.kind) == 2
     np.testing.assert_allclose(np.cumsum(scores, axis=1)[written], odds[written], atol=1e-5)
 

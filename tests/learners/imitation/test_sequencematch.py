@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +31,17 @@ def policy():
     return FORM.build(SPEC, key=jax.random.key(0))
 
 
+@jax.jit
+def _written(policy, prompt, keys):
+    written = policy.write(prompt, keys, slip=0.3)
+    return written, policy.trace_logits(prompt, written.trace), policy.trace_log_probs(prompt, written.trace)
+
+
 def test_every_action_sees_the_text_as_it_stands_and_generation_agrees(policy):
     prompt = TOKENIZER.tokens(["0123", "12"] * 8, length=4)
-    written = policy.write(prompt, jax.random.split(jax.random.key(1), 16), slip=0.3)
-    before, after = policy.trace_logits(prompt, written.trace)
-    erased = 0
+    written, (before, after), log_probs = _written(policy, prompt, jax.random.split(jax.random.key(1), 16))
+    erased, alone, seen = 0, [], []
+    before, after = np.asarray(before), np.asarray(after)
     for row in range(16):
         given = [int(i) for i, kind in zip(prompt.ids[row], prompt.kind[row], strict=True) if kind]
         answer, texts, following = [], [], []
@@ -47,30 +54,26 @@ def test_every_action_sees_the_text_as_it_stands_and_generation_agrees(policy):
             following.append(given + answer)
         standing = [int(i) for i, kind in zip(written.answer.ids[row], written.answer.kind[row], strict=True) if kind]
         assert standing == answer
-        longest = 4 + 4 + 1
-        ids = np.zeros((2, 9, longest), np.int32)
         for half, rows in enumerate((texts, following)):
             for t, text in enumerate(rows):
-                ids[half, t, : len(text)] = text
-        lengths = np.array([[len(text) for text in rows] + [1] * (9 - len(rows)) for rows in (texts, following)])
-        valid = np.arange(longest) < lengths[..., None]
-        alone = policy.network(jnp.asarray(ids.reshape(18, -1)), jnp.asarray(valid.reshape(18, -1))).reshape(2, 9, longest, -1)
-        last = np.take_along_axis(np.asarray(alone), lengths[..., None, None] - 1, axis=2)[:, :, 0]
-        count = len(texts)
-        np.testing.assert_allclose(before[row, :count], last[0, :count], atol=1e-5)
-        np.testing.assert_allclose(after[row, :count], last[1, :count], atol=1e-5)
+                alone.append(text)
+                seen.append((before, after)[half][row, t])
+    ids, lengths = np.zeros((len(alone), 9), np.int32), np.array([len(text) for text in alone])
+    for i, text in enumerate(alone):
+        ids[i, : len(text)] = text
+    found = jax.jit(lambda network, *texts: network(*texts))(policy.network, ids, np.arange(9) < lengths[:, None])
+    np.testing.assert_allclose(np.stack(seen), np.asarray(found)[np.arange(len(alone)), lengths - 1], atol=1e-5)
     assert erased > 3
     slipped = np.asarray(written.slipped)
     assert slipped.any()
-    agreed = np.where(slipped, 0.0, policy.trace_log_probs(prompt, written.trace))
+    agreed = np.where(slipped, 0.0, log_probs)
     np.testing.assert_allclose(written.log_probs, agreed, atol=1e-5)
 
 
 def test_mistakes_are_corrected_and_not_learned():
     answer = TOKENIZER.tokens(["012", "31"] * 40, length=4, kind=2, ended=True)
-    made = with_mistakes(
-        answer, chance=0.4, most=2, ordinary=jnp.arange(FIRST, FIRST + 4), backspace=BACK, pad=0, key=jax.random.key(0)
-    )
+    put = partial(with_mistakes, most=2, ordinary=jnp.arange(FIRST, FIRST + 4), backspace=BACK, pad=0)
+    made = jax.jit(put)(answer, chance=0.4, key=jax.random.key(0))
     ids, kind, learned = np.asarray(made.trace.ids), np.asarray(made.trace.kind), np.asarray(made.learned)
     assert ids.shape == (80, 8)
     for row in range(80):
@@ -101,7 +104,7 @@ def test_the_objective_equals_numpy_by_hand():
     alpha, g = 0.7, 0.9
 
     def by_hand(traces, linear, square, loops):
-        total = np.zeros(3)
+        total, traces = np.zeros(3), jax.tree.map(np.asarray, traces)
         for row, t in itertools.product(range(3), range(5)):
             if not learned[row, t]:
                 continue
@@ -114,14 +117,13 @@ def test_the_objective_equals_numpy_by_hand():
                     total[row] += g**k * (linear * r - 0.5 * r - square * r**2)
         return total
 
-    for divergence, squares in {
-        "chi-square-mixture": (0.125 / alpha, 0.125 / alpha), "chi-square": (0.25 / alpha, 0.0), "none": (0.0, 0.0),
-    }.items():  # fmt: skip
-        for absorbing in ("loop", "zero"):
-            found = matching(data, own, alpha=alpha, discount=g, divergence=divergence, absorbing=absorbing)
-            loops = absorbing == "loop"
-            np.testing.assert_allclose(found[0], by_hand(data, 1.0, squares[0], loops), rtol=2e-4, atol=1e-5)
-            np.testing.assert_allclose(found[1], by_hand(own, 0.0, squares[1], loops), rtol=2e-4, atol=1e-5)
+    squares = {"chi-square-mixture": (0.125, 0.125), "chi-square": (0.25, 0.0), "none": (0.0, 0.0)}
+    kinds = list(itertools.product(squares, ("loop", "zero")))
+    of = lambda data, own: [matching(data, own, alpha=alpha, discount=g, divergence=d, absorbing=a) for d, a in kinds]
+    for (divergence, absorbing), found in zip(kinds, jax.jit(of)(data, own), strict=True):
+        of_data, of_own = (square / alpha for square in squares[divergence])
+        np.testing.assert_allclose(found[0], by_hand(data, 1.0, of_data, absorbing == "loop"), rtol=2e-4, atol=1e-5)
+        np.testing.assert_allclose(found[1], by_hand(own, 0.0, of_own, absorbing == "loop"), rtol=2e-4, atol=1e-5)
 
 
 def test_without_squares_the_objective_is_the_discounted_likelihood():
@@ -132,7 +134,7 @@ def test_without_squares_the_objective_is_the_discounted_likelihood():
     parts = (taken, totals[:, :-1], totals[:, 1:], ended >= 0, ended)
     other = (taken + 1, totals[:, :-1], np.concatenate([totals[:, 1:-1] - 0.0, totals[:, -1:] + 2], axis=1), ended >= 0, ended)
     data, own = (Traces(*(jnp.asarray(part) for part in some)) for some in (parts, other))
-    found = matching(data, own, alpha=1.0, discount=0.9, divergence="none")
+    found = jax.jit(partial(matching, alpha=1.0, discount=0.9, divergence="none"))(data, own)
     likelihood = np.sum(0.9 ** np.arange(4) * (taken - totals[:, :-1]))
     assert float(found[0][0] + found[1][0]) == pytest.approx(likelihood, abs=1e-4)
 
