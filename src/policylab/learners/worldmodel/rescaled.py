@@ -25,9 +25,8 @@ from policylab.worlds.ensemble import EnsembleWorld
 class Rescaled(Learner):
     """`dynamics`, whose worlds are given the mean and the standard deviation of all batches so far: of observations and of rewards.
 
-    Data bring their statistics along; what is collected on the way does not. In environment units a reward of -16 or a speed of 8
-    beside a cosine outweighs everything else in the likelihood, and its network begins far from it: the world stays wrong for
-    thousands of updates. The authors of MBPO scale the networks' inputs anew before every fit (`fit` of `TensorStandardScaler`).
+    Data bring their statistics along; what is collected on the way does not, and in environment units a reward of -16 or a speed of 8
+    stands beside a cosine. The authors of MBPO scale the networks' inputs anew before every fit (`fit` of `TensorStandardScaler`).
     Where the source has statistics, or the world is no `EnsembleWorld`, this is `dynamics` alone.
     """
 
