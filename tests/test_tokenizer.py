@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,21 @@ def test_characters_come_back_and_have_the_ids_of_their_order():
     assert (tokenizer.pad, tokenizer.end, tokenizer.begin, tokenizer.vocabulary) == (0, (1,), 2, 9)
     with pytest.raises(lab.BadInput, match="has no token for"):
         tokenizer.encode("xyz")
+
+
+def test_a_prompt_begins_as_the_tokenizer_wants():
+    import tokenizers
+
+    plain = lab.characters("abc")
+    assert plain.prompt("ab") == plain.encode("ab")
+    document = plain.document
+    model = tokenizers.Tokenizer.from_str(json.dumps(document["tokenizer"]))
+    model.post_processor = tokenizers.processors.TemplateProcessing(single="<begin> $A", special_tokens=[("<begin>", 2)])
+    wanting = lab.Tokenizer(model, pad="<pad>", end=["<end>"], begin="<begin>")
+    assert wanting.begins
+    assert wanting.prompt("ab") == [2, *plain.encode("ab")]
+    assert wanting.prompt("<begin>ab") == wanting.prompt("ab")  # a chat template that writes it itself
+    assert wanting.encode("ab") == plain.encode("ab")
 
 
 def test_byte_pairs_cover_every_text_and_shorten_what_they_were_trained_on():

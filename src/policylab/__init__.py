@@ -225,6 +225,7 @@ _PUBLIC = {
     "UniformRandom": "policies.uniform",
     "diagnose": "evaluation.diagnosis",
     "solve": "solving",
+    "Judging": "evidence.jury",
     "report": "reporting.evaluated",
     "check": "conformance.suite",
     "train": "training",

@@ -35,7 +35,7 @@ _REFUSALS = {
 # What an interrupt leaves behind; commands that are not named here write only when they are done.
 _INTERRUPTED = {
     "train": "interrupted; what was saved is kept, and the same command with --resume goes on from it",
-    "solve": "interrupted; solve writes its results when all is done, so nothing of this run is kept: start the same command again",
+    "solve": "interrupted; with --model the same command with --resume goes on, else nothing of this run is kept: start it again",
     "compare": "interrupted; nothing of this comparison is kept: start the same command again",
     "reproduce": "interrupted; the record says that this run was aborted: start the same command again",
 }
