@@ -227,6 +227,9 @@ def test_matching_comes_in_half_way_and_lowers_the_loss_too():
     assert counted[31:].all()
     assert int(state["own"].count) == 16 * 16
     assert set(np.unique(state["own"].trace.kind)) <= {0, 2}
+    assert np.array_equal(state["own"].answer.ids[:, 0], state["own"].prompt.ids[:, 0]), (
+        "data and own traces share their prompts"
+    )
 
 
 def test_a_policy_without_a_backspace_is_refused():

@@ -70,11 +70,14 @@ def matching(
 
 
 class Own(eqx.Module):
-    """Traces that the policy wrote itself, the oldest replaced first, and where it did not slip; `count` of them so far."""
+    """Prompts with the answers of the data and the traces that the policy wrote itself, the oldest replaced first, and where it did not slip;
+    `count` of them so far."""
 
     prompt: Tokens
+    answer: Tokens
     trace: Tokens
     meant: Bool[Array, "own part"]
+    weight: Float[Array, " own"]
     count: Int[Array, ""]
 
 
@@ -90,8 +93,8 @@ class SequenceMatch(Learner):
 
     Before each token of the data, with probability `chance`, a wrong one and a backspace are put (at most `most` in an answer); the wrong one
     is not learned. Own answers are written in the same world: their tokens slip as often, and what was not meant does not count. Every
-    `refresh` updates the policy answers the prompts of the batch, and of the latest `replay` answers the own ones are drawn. `weight=0` is
-    cloning of corrected mistakes, `weight=0, chance=0` plain likelihood.
+    `refresh` updates the policy answers the prompts of the batch, and of the latest `replay` answers the own ones are drawn, beside those of
+    the data to the same prompts. `weight=0` is cloning of corrected mistakes, `weight=0, chance=0` plain likelihood.
 
     The paper names no alpha, discount or ramp; ours are 1, 0.98, and all of the second half of the run.
     """
@@ -105,7 +108,7 @@ class SequenceMatch(Learner):
     learning_rate: float = setting(3e-4, "of Adam", above=0.0)
     batch_size: int = setting(64, "texts per update, and as many own ones", low=1)
     most: int = setting(2, "mistakes put into an answer", low=0)
-    refresh: int = setting(25, "updates from one drawing of own answers to the next", low=1)
+    refresh: int = setting(5, "updates from one drawing of own answers to the next", low=1)
     replay: int = setting(512, "own answers that are kept", low=1)
     divergence: Literal["chi-square-mixture", "chi-square", "none"] = setting(
         "chi-square-mixture", "chi-square-mixture, chi-square or none"
@@ -130,7 +133,8 @@ class SequenceMatch(Learner):
             )
         empty = lambda length: Tokens(*(jnp.zeros((self.replay, length), jnp.int32) for _ in range(2)))
         meant = jnp.zeros((self.replay, start.trace), bool)
-        own = Own(empty(spaces.size(spec.observation)), empty(start.trace), meant, jnp.zeros((), jnp.int32))
+        prompt, answer = empty(spaces.size(spec.observation)), empty(spaces.size(spec.action))
+        own = Own(prompt, answer, empty(start.trace), meant, jnp.zeros(self.replay), jnp.zeros((), jnp.int32))
         return {"policy": trained(start, optax.adam(self.learning_rate)), "own": own}
 
     def update(
@@ -139,30 +143,43 @@ class SequenceMatch(Learner):
         """One step on the mixed loss."""
         mistake_key, write_key, draw_key = jax.random.split(key, 3)
         policy: BacktrackingPolicy = state["policy"].model
-        prompt, answer = batch.observation, batch.action
-        shown = with_mistakes(
-            answer, chance=self.chance, most=self.most, ordinary=policy.ordinary.ids, backspace=policy.backspace,
-            pad=policy.pad, key=mistake_key,
-        )  # fmt: skip
-        # Nothing is written, and nothing of it is read, before the matching objective counts.
+        # Nothing is written, and nothing of it is read, before the matching objective counts. From then on the data are the answers to the
+        # prompts of the own traces: the values of prompts, the largest part of both means, then cancel as they do where texts have none.
         share = self.weight * jnp.clip((clock.progress - self.begin) / self.ramp, 0.0, 1.0)
         soon = (self.weight > 0.0) & ((clock.step + self.refresh) / clock.total >= self.begin)
-        renewed = lambda own: remembered(own, policy, prompt, self.chance, write_key)
+        renewed = lambda own: remembered(own, policy, batch, self.chance, write_key)
         own = jax.lax.cond(soon & (clock.step % self.refresh == 0), renewed, lambda own: own, state["own"])
         rows = jax.random.randint(draw_key, (self.batch_size,), 0, jnp.clip(own.count, 1, self.replay))
-        own_prompt, own_trace, meant = jax.tree.map(lambda leaf: leaf[rows], (own.prompt, own.trace, own.meant))
-        mean = lambda each: jnp.sum(batch.weight * each) / jnp.maximum(jnp.sum(batch.weight), 1e-6)
+        kept = (own.prompt, own.answer, own.weight, own.trace, own.meant)
+        *fresh, own_trace, meant = jax.tree.map(lambda leaf: leaf[rows], kept)
+        given = [batch.observation, batch.action, batch.weight]
+        prompt, answer, weight = jax.tree.map(lambda a, b: jnp.where(share > 0.0, a, b), fresh, given)
+        shown = with_mistakes(
+            answer,
+            chance=self.chance,
+            most=self.most,
+            ordinary=policy.ordinary.ids,
+            backspace=policy.backspace,
+            pad=policy.pad,
+            key=mistake_key,
+        )
+        mean = lambda each: jnp.sum(weight * each) / jnp.maximum(jnp.sum(weight), 1e-6)
 
         def loss(policy: BacktrackingPolicy) -> tuple[Array, tuple[Array, Array]]:
             data = along(policy, prompt, shown.trace, shown.learned)
             likelihood = mean(jnp.sum((data.taken - data.here) * data.learned, axis=-1))
 
             def objective() -> Array:
-                drawn = along(policy, own_prompt, own_trace, meant)
+                written = along(policy, prompt, own_trace, meant)
                 of_data, of_own = matching(
-                    data, drawn, alpha=self.alpha, discount=self.discount, divergence=self.divergence, absorbing=self.absorbing
+                    data,
+                    written,
+                    alpha=self.alpha,
+                    discount=self.discount,
+                    divergence=self.divergence,
+                    absorbing=self.absorbing,
                 )
-                return mean(of_data) + jnp.mean(of_own)
+                return mean(of_data) + mean(of_own)
 
             matched = jax.lax.cond(share > 0.0, objective, lambda: jnp.zeros(()))
             return -(1.0 - share) * likelihood - share * matched, (likelihood, matched)
@@ -185,18 +202,13 @@ def along(policy: BacktrackingPolicy, prompt: Tokens, trace: Tokens, learned: Bo
     return Traces(taken, total(before), total(after), learned, ended)
 
 
-def remembered(own: Own, policy: BacktrackingPolicy, prompt: Tokens, slip: Array | float, key: PRNGKeyArray) -> Own:
-    """The own answers with new ones to these prompts in the place of the oldest, written by somebody who slips as often."""
-    count, room = prompt.ids.shape[0], own.prompt.ids.shape[0]
-    kept = min(count, room)
-    some = jax.tree.map(lambda leaf: leaf[:kept], prompt)
-    written = jax.lax.stop_gradient(policy.write(some, jax.random.split(key, kept), slip=slip))
+def remembered(own: Own, policy: BacktrackingPolicy, batch: Window, slip: Array | float, key: PRNGKeyArray) -> Own:
+    """The own traces with new ones to the prompts of a batch in the place of the oldest, written by somebody who slips as often."""
+    room = own.weight.shape[0]
+    kept = min(batch.weight.shape[0], room)
+    prompt, answer, weight = jax.tree.map(lambda leaf: leaf[:kept], (batch.observation, batch.action, batch.weight))
+    written = jax.lax.stop_gradient(policy.write(prompt, jax.random.split(key, kept), slip=slip))
     meant = (written.trace.kind == 2) & ~written.slipped
     places = (own.count + jnp.arange(kept)) % room
-    put = lambda table, new: table.at[places].set(new)
-    return Own(
-        jax.tree.map(put, own.prompt, some),
-        jax.tree.map(put, own.trace, written.trace),
-        put(own.meant, meant),
-        own.count + kept,
-    )
+    old, new = (own.prompt, own.answer, own.trace, own.meant, own.weight), (prompt, answer, written.trace, meant, weight)
+    return Own(*jax.tree.map(lambda table, rows: table.at[places].set(rows), old, new), own.count + kept)
