@@ -58,7 +58,7 @@ def _tiny(cls):
         "embedding": 8,
     }
     if cls is lab.OREAL:
-        return cls(batch_size=4, group=2, policy=lab.Language(width=8, layers=1, heads=2))
+        return cls(batch_size=4, group=2, reward_of_all=True, reward_passes=2, policy=lab.Language(width=8, layers=1, heads=2))
     if cls is lab.SequenceMatch:
         return cls(batch_size=4, replay=4, policy=lab.Backtracking(lab.Language(width=8, layers=1, heads=2), trace=8))
     if cls is lab.TokenPPO:

@@ -61,7 +61,7 @@ class EndsInA(lab.Scorer):
 @pytest.fixture(scope="module")
 def run():
     start = lab.Language(width=16, layers=1, heads=2).build(SPEC, key=jax.random.key(0))
-    learner = lab.OREAL(learning_rate=1e-2, reward_rate=1e-2, warm_up=10, batch_size=8, group=8, kl=0.0, reward_of_all=True)
+    learner = lab.OREAL(learning_rate=1e-2, reward_rate=1e-2, warm_up=10, batch_size=8, group=8, kl=0.0)
     asked = lab.Responses.of(TOKENIZER.tokens(["a", "b"], length=2), EndsInA(), spec=SPEC)
     return start, lab.train(learner, asked, steps=60, given={"start": start}, progress=False)
 
