@@ -232,7 +232,7 @@ def forecast(plan: AlignmentPlan, names: Sequence[str], *, prompts: int, judge: 
     models = len(names) + 1
     written = models * prompts * spaces.size(plan.spec.action)
     lines = [
-        f"{len(names)} methods ({', '.join(names)}), {plan.updates:,} updates of {plan.batch} rows each: at most "
+        f"{len(names)} method{'s' * (len(names) > 1)} ({', '.join(names)}), {plan.updates:,} updates of {plan.batch} rows each: at most "
         f"{len(names) * plan.tokens:,} tokens of training",
         f"{models} models answer {prompts:,} held-out prompts: at most {written:,} tokens of writing",
     ]

@@ -86,9 +86,8 @@ def agreement(judged: Judged[Any], log_probs: np.ndarray, start: np.ndarray | No
     """
     gain = log_probs if start is None else log_probs - start
     if judged.layout == "chats":
-        return Agreement(
-            float(gain.mean()), _interval(gain), f"{len(gain)} answers", "log-likelihood per answer (nats), against the start"
-        )
+        what = "log-likelihood per answer (nats)" + ("" if start is None else ", more than the start's")
+        return Agreement(float(gain.mean()), _interval(gain), f"{len(gain)} answers", what)
     if judged.layout == "pairs":
         half = len(gain) // 2
         p = np.asarray([row.p for row in judged.rows])

@@ -46,7 +46,7 @@ class AlignmentResult:
     def sentence(self) -> str:
         """What was found, in one sentence."""
         if self.verdict is None:
-            return "No winner: these data say how well a model orders answers that it did not write, not how good its own are."
+            return "No winner: held-out rows say how well a model predicts judged answers, not how good its own are."
         told, name = self.verdict.confirmed, self.verdict.chosen
         where = f"on {told.prompts} fresh prompts {_percent(told)}"
         if self.winner:
