@@ -10,11 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import policylab as lab
+from policylab.environments.countdown import CountdownSteps
 from policylab.environments.pointmass import PointMass
 from policylab.environments.tictactoe import TicTacToe
 from policylab.environments.time_limit import TimeLimit
 from policylab.evaluation.pictures import card_figure
+from policylab.planners.backup import BestEnd, Weighted
+from policylab.planners.expansion import Listed, Valued
+from policylab.planners.selection import UCT
 from policylab.reporting import drawings
+from policylab.reporting.searched import searched as draw_searched
 
 FOLDER = Path(__file__).parent / "pictures"
 KEY = jax.random.key(0)
@@ -75,6 +80,22 @@ def tree() -> bytes:
     return drawings.tree(jax.jit(lambda planner, o: planner.search(o, key=KEY))(search, seen[0]))
 
 
+def searched() -> bytes:
+    """A search of ReST-MCTS*, after some rounds of self-training, for numbers that make a target."""
+    world = CountdownSteps(3)
+    learner = lab.RestMCTSStar(policy=lab.Categorical(width=64), width=64, learning_rate=1e-3)
+    products = learner.products(learner.init(world.spec, key=KEY))
+    expand = Listed(products["policy"], choices=4)
+    search = lab.TreeSearch(world, expand, Valued(products["value"]), UCT(), Weighted(), BestEnd(), rounds=6)
+    source = lab.SearchTraces(search, world, problems=256, every=500, values=lab.inferred_values)
+    planner = search.using(lab.train(learner, source, steps=4_000).products(seed=0))
+    state, seen = world.reset(jax.random.key(3))
+    tree = jax.jit(lambda p: p.search(seen, state, key=KEY))(planner)
+    whole = lambda tree: f"{' '.join(str(n) for n in state.numbers)} -> {state.target}"
+    step = lambda tree, node: world.written(tree.state.numbers[tree.parent[node]], int(tree.action[node]))
+    return draw_searched(tree, lambda tree, node: step(tree, node) if node else whole(tree))
+
+
 def archive() -> bytes:
     """Where MAP-Elites' policies got to behind an obstacle, and what they earned."""
     place = TimeLimit(PointMass(goal=(0.8, 0.0), obstacle=(-0.4, 0.0, 0.15), shaped=True), 30)
@@ -92,7 +113,8 @@ def card() -> bytes:
 
 
 PICTURES = {
-    "denoising": denoising, "denoising-plans": denoising_plans, "plans": plans, "tree": tree, "archive": archive, "card": card,
+    "denoising": denoising, "denoising-plans": denoising_plans, "plans": plans, "tree": tree, "searched": searched, "archive": archive,
+    "card": card,
 }  # fmt: skip
 
 

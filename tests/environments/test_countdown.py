@@ -58,3 +58,12 @@ def test_what_is_not_available_ends_the_episode_without_a_reward():
     assert bool(step.terminal)
     assert float(step.reward) == 0.0
     assert isinstance(WORLD.spec.action, lab.Discrete)
+
+
+def test_splits_share_no_problem():
+    worlds = CountdownSteps(3, 9, "train"), CountdownSteps(3, 9, "test")
+    draw = jax.jit(lambda keys: [jax.vmap(lambda k, w=w: w.problem(k)[0])(keys) for w in worlds])
+    drawn = jax.device_get(draw(jax.random.split(jax.random.key(0), 500)))
+    train, test = ({(*n, t) for n, t in zip(s.numbers.tolist(), s.target.tolist(), strict=True)} for s in drawn)
+    assert len(train) > len(test) > 50
+    assert not train & test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -32,11 +33,12 @@ class CountdownSteps(Environment):
     An action combines two numbers: the pair of places (i < j, larger number first) times four plus the sign. Differences have to be
     positive and quotients whole; what is not `available` leaves the numbers as they are and ends the episode. When one number is left the
     episode ends, with a reward of 1 if it is the target. A policy sees every number and the target in waves of several periods, which tell
-    numbers apart as their digits would.
+    numbers apart as their digits would. With a `split` problems are drawn of the fifth that is "test", or of the others, "train".
     """
 
     count: int = eqx.field(static=True, default=4)
     largest: int = eqx.field(static=True, default=9)
+    split: Literal["", "train", "test"] = eqx.field(static=True, default="")
 
     @property
     def pairs(self) -> np.ndarray:
@@ -69,9 +71,17 @@ class CountdownSteps(Environment):
             return key, Sum(numbers, left[0]), steps
 
         nothing = Sum(jnp.zeros(self.count, jnp.int32), jnp.zeros((), jnp.int32)), jnp.zeros(self.count - 1, jnp.int32)
-        unfit = lambda carry: (carry[1].target < 1) | (carry[1].target > 100)
-        _, state, steps = jax.lax.while_loop(unfit, draw, (key, *nothing))
+        _, state, steps = jax.lax.while_loop(lambda carry: ~self._fits(carry[1]), draw, (key, *nothing))
         return state, steps
+
+    def _fits(self, state: Sum) -> Bool[Array, ""]:
+        """Whether a problem's target is in range and the problem in the split: which one follows from a hash of it (FNV-1a) alone."""
+        mixed = jnp.asarray(2166136261, jnp.uint32)
+        for number in [*state.numbers, state.target]:
+            mixed = (mixed ^ number.astype(jnp.uint32)) * jnp.asarray(16777619, jnp.uint32)
+        tested = (mixed >> 8) % 5 == 0
+        belongs = tested if self.split == "test" else ~tested if self.split == "train" else True
+        return (state.target >= 1) & (state.target <= 100) & belongs
 
     def step(self, state: Sum, action: Int[Array, ""], key: PRNGKeyArray) -> tuple[Sum, Step]:
         """The combination. The key is not used."""
