@@ -9,6 +9,7 @@ import pytest
 
 import policylab as lab
 from policylab.learner import Clock
+from policylab.policies.answering import group_log_probs
 from policylab.scorers.token_reward import likely_right, likely_wrong
 
 TOKENIZER = lab.characters("ab")
@@ -48,43 +49,38 @@ def test_the_three_terms_are_each_over_their_own_tokens():
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
-class EndsInA(lab.Scorer):
-    """Right: the last letter before the end is a."""
-
-    def scores(self, observation, action):
-        count = jnp.sum(action.kind == 2)
-        last = jnp.arange(4) == count - 1
-        letter = action.ids[jnp.maximum(count - 2, 0)] == 4
-        return jnp.where(last & letter & jnp.any(action.ids == 1), 1.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def run():
+def test_first_the_token_reward_learns_what_is_right_and_then_the_policy_does_it():
+    """Four answers to each of two prompts; those that end in a are right."""
     start = lab.Language(width=16, layers=1, heads=2).build(SPEC, key=jax.random.key(0))
-    learner = lab.OREAL(learning_rate=1e-2, reward_rate=1e-2, warm_up=10, batch_size=8, group=8, kl=0.0)
-    asked = lab.Responses.of(TOKENIZER.tokens(["a", "b"], length=2), EndsInA(), spec=SPEC)
-    return start, lab.train(learner, asked, steps=60, given={"start": start}, progress=False)
-
-
-def test_right_answers_become_common_after_the_warm_up(run):
-    _, trained = run
-    rewards = [row["metrics"]["reward"][0] for row in trained.metrics]
-    assert np.mean(rewards[-5:]) > np.mean(rewards[:10]) + 0.3
-    assert (
-        np.ptp([row["metrics"]["parts"][0] for row in trained.metrics[:10]]) > 0
-    )  # answers differ while the policy stands still
-
-
-def test_the_token_reward_gives_log_odds_of_being_right_part_by_part(run):
-    _, trained = run
-    reward = trained.products(seed=0)["reward"]
-    prompt = jax.tree.map(lambda leaf: leaf[0], TOKENIZER.tokens(["a"], length=2))
-    good, bad = (lab.Tokens(jnp.asarray(ids), jnp.asarray([2, 2, 2, 0])) for ids in ([5, 4, 1, 0], [4, 5, 1, 0]))
-    parts = np.asarray(reward.scores(prompt, good))
-    assert parts.shape == (4,)
-    assert parts[3] == 0.0
-    assert float(reward.score(prompt, good)) == pytest.approx(parts.sum(), rel=1e-5)
-    assert float(reward.score(prompt, good)) > float(reward.score(prompt, bad))
+    learner = lab.OREAL(learning_rate=1e-2, reward_rate=1e-2, warm_up=60, batch_size=2, group=4, kl=0.0, weight_decay=0.0)
+    prompt = TOKENIZER.tokens(["a", "b"], length=2)
+    ids = jnp.tile(jnp.asarray([[4, 4, 1, 0], [5, 4, 1, 0], [4, 5, 1, 0], [5, 5, 1, 0]]), (2, 1, 1))
+    sample = lab.Tokens(ids, jnp.where(ids > 0, 2, 0))
+    reward = jnp.zeros((2, 4, 4)).at[:, :2, 2].set(1.0)
+    batch = lab.Rated(prompt, sample, reward, reward > 0, jnp.ones((2, 4)), jnp.zeros((2, 4), jnp.int32))
+    update = jax.jit(
+        lambda state, i: learner.update(
+            state, batch, clock=Clock(i, jnp.asarray(80)), key=jax.random.fold_in(jax.random.key(1), i)
+        )
+    )
+    likely = jax.jit(lambda policy: jnp.sum(group_log_probs(policy, prompt, sample), axis=-1))
+    state = learner.init(SPEC, key=jax.random.key(0), given={"start": start})
+    before = np.asarray(likely(start))
+    for i in range(60):
+        state, metrics = update(state, jnp.asarray(i))
+    assert float(metrics["learned"]) == 1.0
+    np.testing.assert_array_equal(np.asarray(likely(state["policy"].model)), before)  # the policy stands still
+    score = learner.products(state)["reward"]
+    each = lambda i, j: score.scores(
+        *jax.tree.map(lambda leaf: leaf[i], (prompt, jax.tree.map(lambda leaf: leaf[:, j], sample)))
+    )
+    parts = np.array([[np.asarray(each(i, j)) for j in range(4)] for i in range(2)])
+    assert (parts.sum(-1) > 0).tolist() == [[True, True, False, False]] * 2  # log-odds of being right
+    assert not parts[..., 3].any()  # padding has no part in it
+    for i in range(60, 80):
+        state, metrics = update(state, jnp.asarray(i))
+    moved = np.asarray(likely(state["policy"].model)) - before
+    assert moved[:, :2].min() > moved[:, 2:].max()
 
 
 def test_without_token_weights_any_policy_will_do_and_prompts_without_contrast_teach_nothing():
