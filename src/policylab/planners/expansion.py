@@ -163,7 +163,8 @@ class Simulated(Evaluate):
         value, spent = self.evaluate(environment, reached, key=key)
         best = jnp.argmax(jnp.where(reached.present, value, -jnp.inf))
         start: Reached = jax.tree.map(lambda leaf: leaf[best][None], reached)
-        greedy = Listed(self.policy, 0.0, choices=1) if environment.available(reached.state) is not None else None
+        first = jax.tree.map(lambda leaf: leaf[0], reached.state)
+        greedy = None if environment.available(first) is None else Listed(self.policy, 0.0, choices=1)
         mode = self.policy.mode()
 
         def step(carry: tuple, time: Array) -> tuple[tuple, tuple]:
