@@ -269,3 +269,12 @@ def test_what_others_put_into_the_folder_meanwhile_is_not_taken_back(there, tmp_
     with pytest.raises(KeyboardInterrupt):
         fails()
     assert ([path.name for path in place.iterdir()] == ["mine.txt"]) if there else not place.exists()
+
+
+def test_an_interrupt_of_solve_on_a_model_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", interrupt)
+    assert cli.main(["solve", "--data", "prefs.jsonl", "--model=folder"]) == 130
+    assert "same command with --resume goes on" in capsys.readouterr().err

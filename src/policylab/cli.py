@@ -35,10 +35,17 @@ _REFUSALS = {
 # What an interrupt leaves behind; commands that are not named here write only when they are done.
 _INTERRUPTED = {
     "train": "interrupted; what was saved is kept, and the same command with --resume goes on from it",
-    "solve": "interrupted; with --model the same command with --resume goes on, else nothing of this run is kept: start it again",
+    "solve": "interrupted; solve writes its results when all is done, so nothing of this run is kept: start the same command again",
+    "solve --model": "interrupted; what was done is kept, and the same command with --resume goes on from it",
     "compare": "interrupted; nothing of this comparison is kept: start the same command again",
     "reproduce": "interrupted; the record says that this run was aborted: start the same command again",
 }
+
+
+def _kind(argv: Sequence[str]) -> str:
+    """The command; `solve` of a language model leaves other things behind than the other one."""
+    model = any(word.partition("=")[0] == "--model" for word in argv)
+    return f"{argv[0]} --model" if argv and argv[0] == "solve" and model else next(iter(argv), "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Diverged as error:
         return _refuse(str(error), 1)
     except KeyboardInterrupt:
-        return _refuse(_INTERRUPTED.get(next(iter(argv), ""), "interrupted; nothing was written"), 130)
+        return _refuse(_INTERRUPTED.get(_kind(argv), "interrupted; nothing was written"), 130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -112,6 +112,7 @@ TEXT_FORMS = {
     # the same, of forms for texts alone
     "Language": "language",
     "LoRA": "lora",
+    "Backtracking": "backtracking",
 }
 
 WORLDS = {

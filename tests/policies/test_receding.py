@@ -90,7 +90,7 @@ def test_plans_keep_to_one_of_two_ways():
     small = lab.UNetDiffusion(widths=(16,), kernel=3, groups=4, embedding=8, levels=6, training="edm")
     form = lab.Receding(policy=small, seen=1, horizon=4, played=4)
     learner = lab.DiffusionCloning(policy=form, learning_rate=1e-2, warmup=10.0, batch_size=32)
-    policy = lab.train(learner, _two_ways(), steps=60).policy()
+    policy = lab.train(learner, _two_ways(), steps=120).policy()
     plan = jax.jit(jax.vmap(lambda k: policy.planner.act(jnp.zeros((1, 1)), None, key=k)[0]))
     plans = np.asarray(plan(jax.random.split(KEY, 64)))[..., 0]
     kept = np.abs(np.abs(plans) - 1.0).max(axis=1) < 0.5
