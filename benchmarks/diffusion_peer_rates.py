@@ -59,10 +59,10 @@ class UNet(nn.Module):
         pairs = list(zip((CHANNELS, *WIDTHS[:-1]), WIDTHS, strict=True))
         pair = lambda a, b: nn.ModuleList([Residual(a, b, told), Residual(b, b, told)])
         self.down = nn.ModuleList([pair(a, b) for a, b in pairs])
-        self.halve = nn.ModuleList([nn.Conv1d(width, width, 3, 2, 1) for width in WIDTHS[:-1]])
+        self.halving = nn.ModuleList([nn.Conv1d(width, width, 3, 2, 1) for width in WIDTHS[:-1]])
         self.middle = pair(WIDTHS[-1], WIDTHS[-1])
         self.up = nn.ModuleList([pair(2 * b, a) for a, b in reversed(pairs[1:])])
-        self.double = nn.ModuleList([nn.ConvTranspose1d(a, a, 4, 2, 1) for a, _ in reversed(pairs[1:])])
+        self.doubling = nn.ModuleList([nn.ConvTranspose1d(a, a, 4, 2, 1) for a, _ in reversed(pairs[1:])])
         self.out = nn.Sequential(block(WIDTHS[0], WIDTHS[0]), nn.Conv1d(WIDTHS[0], CHANNELS, 1))
 
     def forward(self, noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
@@ -71,10 +71,10 @@ class UNet(nn.Module):
         for i, (first, second) in enumerate(self.down):
             x = second(first(x, told), told)
             kept.append(x)
-            x = self.halve[i](x) if i < len(self.halve) else x
+            x = self.halving[i](x) if i < len(self.halving) else x
         for one in self.middle:
             x = one(x, told)
-        for (first, second), double in zip(self.up, self.double, strict=True):
+        for (first, second), double in zip(self.up, self.doubling, strict=True):
             x = double(second(first(torch.cat([x, kept.pop()], dim=1), told), told))
         return self.out(x).transpose(1, 2)
 

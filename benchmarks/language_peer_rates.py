@@ -8,6 +8,7 @@ bfloat16 with gradient checkpointing). The first line it writes holds the versio
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -98,7 +99,8 @@ def main() -> None:
                 model=folder, reward_funcs=count_a, args=settings, processing_class=words, callbacks=[steps],
                 train_dataset=Dataset.from_list([{"prompt": text(PROMPT)} for _ in range(BATCH * count)]),
             )  # fmt: skip
-        trainer.train()
+        with contextlib.redirect_stdout(sys.stderr):  # the trainer prints a summary
+            trainer.train()
         return steps.seconds[1:]
 
     print(json.dumps({name: version(name) for name in ("trl", "transformers", "torch")}), flush=True)
