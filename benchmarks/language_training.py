@@ -24,7 +24,7 @@ from typing import Any
 
 from language_peer_rates import ANSWER, BATCH, GROUP, PROMPT, SHAPES
 from peer import Peer
-from tables import Goal, at_least, goal_table, spread, spread_text, table, versions_text
+from tables import Goal, at_least, goal_table, spread, spread_text, table, versions_text, write_section
 
 BEGIN, END = "<!-- language training: begin -->", "<!-- language training: end -->"
 COMMAND = "python benchmarks/language_training.py --peer-python peer-language/bin/python --markdown docs/benchmarks.md"
@@ -175,10 +175,7 @@ def main() -> None:
     options.load = os.getloadavg()[0]
     document = measured(options)
     if options.markdown:
-        page = options.markdown.read_text()
-        if BEGIN not in page or END not in page:
-            sys.exit(f"{options.markdown} has no place for the section: write {BEGIN} and {END} into it")
-        options.markdown.write_text(f"{page.split(BEGIN)[0]}{BEGIN}\n{section(document)}{END}{page.split(END)[1]}")
+        write_section(options.markdown, BEGIN, END, section(document))
     else:
         print(json.dumps(document) if options.json else section(document))
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
-from tables import table
+from tables import table, write_section
 
 import policylab as lab
 
@@ -210,11 +209,7 @@ def main() -> None:
     kept = sorted(path.parent for path in (options.table or options.out).glob("*/metrics.jsonl"))
     rows = [row for folder in kept for row in rows_of(folder)]
     if options.markdown:
-        page = options.markdown.read_text()
-        if BEGIN not in page or END not in page:
-            sys.exit(f"{options.markdown} has no place for the table: write {BEGIN} and {END} into it")
-        before, after = page.split(BEGIN)[0], page.split(END)[1]
-        options.markdown.write_text(f"{before}{BEGIN}\n{table_of(rows)}\n{END}{after}")
+        write_section(options.markdown, BEGIN, END, f"{table_of(rows)}\n")
     else:
         print(table_of(rows))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,3 +60,11 @@ def goal_table(goals: Sequence[Goal]) -> str:
 def versions_text(versions: dict[str, str]) -> str:
     """`name 1.2, other 3.4`."""
     return ", ".join(f"{name} {number}" for name, number in versions.items())
+
+
+def write_section(page: Path, begin: str, end: str, text: str) -> None:
+    """Put `text` between the two markers of a page; ends the program with a sentence where the page has none."""
+    old = page.read_text()
+    if begin not in old or end not in old:
+        sys.exit(f"{page} has no place for the section: write {begin} and {end} into it")
+    page.write_text(f"{old.split(begin)[0]}{begin}\n{text}{end}{old.split(end)[1]}")
