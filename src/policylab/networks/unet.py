@@ -142,7 +142,7 @@ class UNet(eqx.Module):
         if not widths or kernel % 2 == 0 or any(width % groups for width in widths) or steps % 2**halvings:
             raise BadInput(
                 f"a U-Net of widths {tuple(widths)}, kernel {kernel} and {groups} groups over {steps} steps cannot be: the kernel must be "
-                f"odd, each width a multiple of the groups, and the steps one of {2**halvings} (they are halved {halvings} times)"
+                f"odd, each width a multiple of the groups, and the steps a multiple of {2**halvings}, since every width but the last halves them"
             )
         keys = iter(jax.random.split(key, 6 * len(widths) + 5))
         told = embedding + condition
