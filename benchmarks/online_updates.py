@@ -2,10 +2,11 @@
 
     python benchmarks/online_updates.py                                                           ours alone
     python benchmarks/online_updates.py --peer-python peer-online/bin/python --markdown docs/benchmarks.md
+    python benchmarks/online_updates.py --peer-python peer-online/bin/python --cleanrl CHECKOUT --cases ppo-cartpole-4x128
 
 Both sides step the same simulator with networks of the same sizes, batches, epochs and minibatches. In every round ours and the peers
 are measured one after the other and ratios are taken within rounds. The peers have an environment of their own
-(`make peer-online`, from `benchmarks/peer_online.txt`).
+(`make peer-online`, from `benchmarks/peer_online.txt`). CleanRL is no package but scripts: `--cleanrl` takes a checkout of it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ PEERS = {
     "sac-halfcheetah": ("sb3", "sbx"),
     "ppo-halfcheetah": ("sb3", "sbx"),
     "ppo-cartpole": ("sb3",),
-    "ppo-cartpole-4x128": ("sb3",),
+    "ppo-cartpole-4x128": ("sb3", "cleanrl"),
 }
 GOALS = {
     ("sac-halfcheetah", "sb3"): 2.0, ("sac-halfcheetah", "sbx"): 1.0, ("ppo-halfcheetah", "sb3"): 2.0,
     ("ppo-cartpole", "sb3"): 12.0, ("ppo-cartpole-4x128", "sb3"): 12.0,
+    ("ppo-cartpole-4x128", "cleanrl"): 12.0,
 }  # fmt: skip
 WORDS = {
     "sac-halfcheetah": "SAC, HalfCheetah-v5, one environment, an update of 256 per step, 2 x 256",
@@ -46,7 +48,7 @@ WORDS = {
     "ppo-cartpole": "PPO, CartPole, one environment, 2,048 steps, 10 epochs in minibatches of 64, 2 x 64",
     "ppo-cartpole-4x128": "PPO, CartPole, 4 environments, 128 steps, 4 epochs in minibatches of 128, 2 x 64",
 }
-NAMES = {"sb3": "Stable-Baselines3", "sbx": "sbx"}
+NAMES = {"sb3": "Stable-Baselines3", "sbx": "sbx", "cleanrl": "CleanRL"}
 BATCH, CHOICES, HIDDEN, SIMULATIONS, SHARE = 64, 9, 256, 50, 0.9
 
 
@@ -152,6 +154,11 @@ def searches() -> tuple[Callable[[], float], Callable[[], float]]:
     return rate(with_planner, planner), rate(bare, (forward, prior, worth))
 
 
+def peers_of(name: str, options: argparse.Namespace) -> list[str]:
+    """The peers of a case that there is something to measure with."""
+    return [peer for peer in PEERS[name] if options.peer_python and (peer != "cleanrl" or options.cleanrl)]
+
+
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """All cases: rates and ratios of every round."""
     share, versions, rows = 0.02 if options.tiny else 1.0, {}, []
@@ -159,9 +166,9 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         mine, rounds = ours(name, int(STEPS[name] * share)), []
         with contextlib.ExitStack() as stack:
             peers = {}
-            for library in PEERS[name] if options.peer_python else ():
-                script = Path(__file__).with_name("online_peer_rates.py")
-                peers[library] = stack.enter_context(Peer(options.peer_python, library, name, script=script))
+            for library in peers_of(name, options):
+                script, more = Path(__file__).with_name("online_peer_rates.py"), [options.cleanrl] * (library == "cleanrl")
+                peers[library] = stack.enter_context(Peer(options.peer_python, library, name, *more, script=script))
                 versions |= {f"{key} ({library})" if key == "jax" else key: v for key, v in peers[library].versions.items()}
             for _ in range(options.rounds):
                 found = {"ours": mine()}
@@ -202,8 +209,8 @@ def section(document: dict[str, Any]) -> str:
     times = lambda row, name: spread_text(found, "{:.2f}x") if (found := ratio(row, name)) else ""
     cases = [row for row in document["rows"] if row["case"] != "search"]
     steps = table(
-        ("", "policylab, steps/s", "Stable-Baselines3", "sbx", "policylab / SB3", "policylab / sbx"),
-        [(WORDS[r["case"]], text(r, "ours"), text(r, "sb3"), text(r, "sbx"), times(r, "sb3"), times(r, "sbx")) for r in cases],
+        ("", "policylab, steps/s", *NAMES.values(), *(f"policylab / {name}" for name in NAMES.values())),
+        [(WORDS[r["case"]], text(r, "ours"), *(text(r, n) for n in NAMES), *(times(r, n) for n in NAMES)) for r in cases],
     )
     search = document["rows"][-1]
     return f"""## Learning online, and search
@@ -211,7 +218,7 @@ def section(document: dict[str, Any]) -> str:
 Written by `{COMMAND}` on {len(os.sched_getaffinity(0))} CPU core(s),
 {document["rounds"]} rounds; medians, and the range of the ratios over rounds. Before it began {document["load"]:.1f} processes were busy
 in the mean of a minute. CartPole is compiled with the learner here and stepped in Python there; HalfCheetah is the same simulator on
-both sides. envpool was not used. CleanRL was not measured in this run.
+both sides, without envpool. A column is empty where a library was not measured in this run.
 
 {goal_table(goals(document))}
 
@@ -228,6 +235,7 @@ def main() -> None:
     """Print the section, write it into the page, or print one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="the Python of an environment with stable-baselines3 and sbx-rl")
+    parser.add_argument("--cleanrl", help="a checkout of CleanRL, whose ppo.py is timed too (needs tyro and tensorboard there)")
     parser.add_argument("--cases", nargs="+", default=list(STEPS), choices=list(STEPS), help="default: all")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: 3)")
     parser.add_argument("--markdown", type=Path, help=f"write the section into this page, between {BEGIN} and {END}")
