@@ -19,6 +19,7 @@ _NESTING = (
     "ensemble",
     "dyna",
     "mbpo",
+    "pets",
     "mopo",
     "ravl",
     "vagram",

@@ -44,6 +44,7 @@ LEARNERS = {
     "doubly-robust": ("offline.policy_optimisation", "DoublyRobust"),
     "ensemble-dynamics": ("worldmodel.ensemble", "EnsembleDynamics"),
     "sindy": ("worldmodel.sparse", "SINDy"),
+    "pets": ("worldmodel.pets", "PETS"),
     "dyna": ("worldmodel.dyna", "Dyna"),
     "mbpo": ("worldmodel.mbpo", "MBPO"),
     "mopo": ("offline.mopo", "MOPO"),
@@ -61,6 +62,7 @@ LEARNERS = {
     "pmoe": ("online.pmoe", "PMoE"),
     "props": ("online.props", "PROPS"),
     "td3": ("online.td3", "TD3"),
+    "ddpg": ("online.ddpg", "DDPG"),
     "novelty-search": ("evolution.novelty_search", "NoveltySearch"),
     "map-elites": ("evolution.map_elites", "MapElites"),
     "serene": ("evolution.serene", "SERENE"),
@@ -119,6 +121,8 @@ WORLDS = {
     # class of a world's shape: module below policylab.worlds
     "DynamicsEnsemble": "ensemble",
     "SparseDynamics": "sparse",
+    "EndingEnsemble": "ending",
+    "EndingSparse": "ending",
 }
 
 SCORERS = {

@@ -112,3 +112,68 @@ def test_a_part_of_the_observation_can_state_the_goal(recording):
 def test_what_cannot_be_is_refused(recording, request_, words):
     with pytest.raises(lab.BadInput, match=words):
         draw(recording, request_)
+
+
+class Counted(lab.Environment):
+    """Its observation is how many steps were ever made before it, so that every row is its own; episodes have 4 steps."""
+
+    @property
+    def spec(self):
+        return lab.Spec(lab.Box((2,)), lab.Discrete(2), horizon=4)
+
+    def reset(self, key):
+        start = jnp.stack([jnp.floor(1e6 * jax.random.uniform(key)), jnp.zeros(())])
+        return start, start
+
+    def step(self, state, action, key):
+        there = state + jnp.array([0.0, 1.0])
+        return there, lab.Step(there, jnp.ones(()), jnp.zeros((), bool), there[1] == 4)
+
+
+def test_a_replay_draws_goals_within_the_episodes_that_it_holds():
+    """A ring of 10 steps of 2 copies, before it is full and after it has begun anew: the oldest episode is cut, the newest under way."""
+    source = lab.Hindsight(Counted(), capacity=20, warmup=8, environments=2)
+    kinds = {"now": (1.0, 0.0, 0.0), "later": (0.0, 1.0, 0.0), "any": (0.0, 0.0, 1.0)}
+    needs = {name: lab.Steps(200, goals=lab.Goals(*shares, ahead="uniform")) for name, shares in kinds.items()}
+    source = source.serve({**needs, "windows": lab.Windows(60, past=1, future=2, goals=lab.Goals(0.0, 1.0, 0.0))})
+    products = {"explorer": lab.UniformRandom(lab.Discrete(2))}
+    state = source.init(products, key=KEY)
+    step = jax.jit(lambda state, key: source.next(state, products, clock=CLOCK, key=key))
+    for number in range(9):
+        state, batches = step(state, jax.random.key(number))
+        if number in (2, 8):
+            goals_are_right(state, batches)
+
+
+def goals_are_right(state, batches):
+    filled = min(int(state.written), 10)
+    rows = jax.tree.map(lambda leaf: np.asarray(leaf)[:filled].reshape(-1, *leaf.shape[2:]), state.rows)
+    held = {tuple(row) for row in rows.observation}
+    reached = held | {tuple(row) for row in rows.next_observation}
+    newest = {episode: max(time for e, time in reached if e == episode) for episode, _ in reached}
+    now, later, anything, windows = (jax.tree.map(np.asarray, batches[name]) for name in ("now", "later", "any", "windows"))
+    np.testing.assert_array_equal(now.extra["goal"], now.observation)
+    assert now.extra["reached"].all()
+    assert not later.extra["reached"].any()
+    found = set()
+    for (episode, time), (of, there) in zip(later.observation, later.extra["goal"], strict=True):
+        assert of == episode
+        found.add((episode, time, there))
+    assert found == {
+        (e, t, later) for e, t in held for later in range(int(t) + 1, int(newest[e]) + 1)
+    }  # every one, and no other
+    goals = {tuple(row) for row in anything.extra["goal"]}
+    assert len(goals) > 0.9 * len(held)
+    assert goals <= held
+    np.testing.assert_array_equal(anything.extra["reached"], (anything.extra["goal"] == anything.observation).all(1))
+    assert (
+        windows.extra["goal"][..., 1] > windows.observation[:, :2, 1].max(1, keepdims=True)
+    ).all()  # after the window's last step
+    assert (windows.extra["goal"][..., 0] == windows.observation[..., 0]).all()
+
+
+def test_what_a_replay_with_goals_cannot_do_is_refused():
+    with pytest.raises(lab.BadInput, match="uniformly"):
+        lab.Hindsight(Counted(), capacity=20, warmup=8, prioritised=True).serve({"it": lab.Steps(4, goals=lab.Goals())})
+    with pytest.raises(lab.BadInput, match="n=1"):
+        lab.Hindsight(Counted(), capacity=20, warmup=8).serve({"it": lab.Steps(4, n=2, goals=lab.Goals())})

@@ -63,10 +63,12 @@ def source_of(options: argparse.Namespace, learner: Learner, task: Task) -> tupl
             "environments": request.count,
             "steps": options.steps * request.count * length,
         }
+    from policylab.sources.hindsight import Hindsight
     from policylab.sources.replay import Replay
 
+    aims = any(request.goals is not None for request in learner.needs.values())
     chosen = {name: getattr(options, name) for name in _OF_REPLAY if getattr(options, name) is not None}
-    source = Replay(environment, environments=options.copies or 1, **chosen)
+    source = (Hindsight if aims else Replay)(environment, environments=options.copies or 1, **chosen)
     moves = -(-source.warmup // source.environments) + source.collect * -(-options.steps // source.updates)
     numbers = {name: getattr(source, name) for name in ("environments", *_OF_REPLAY)}
     return source, {"kind": "replay", **numbers, "steps": moves * source.environments}

@@ -21,6 +21,12 @@ from policylab.policies.continuous import box_of
 from policylab.policies.generative import EMBEDDING, FromNoNoise, action_of, embed
 from policylab.policy import Form, Policy
 
+_WORDS = {
+    "sampler": ("ddim", "euler", "heun", "ancestral"),
+    "spacing": ("exponential", "karras"),
+    "training": ("edm", "ddpm"),
+}  # of the form's settings
+
 
 class Levels(Frozen):
     """The noise levels that a sampler visits, the largest first and 0 last."""
@@ -162,8 +168,8 @@ class DiffusionPolicy(Policy):
 
 @dataclass(frozen=True)
 class Diffusion(Form):
-    """A perceptron that denoises actions. `levels` is how many times it is asked per action; `sampler` "ddim" (in this variable the same
-    as Euler), "heun" (asks twice per level) or "ancestral" (adds noise back). `training` "edm" goes down from `sigma_range`, "ddpm" from
+    """A perceptron that denoises actions. `levels` is how many times it is asked per action; `sampler` "ddim" or "euler" (in this variable
+    the same), "heun" (asks twice per level) or "ancestral" (adds noise back). `training` "edm" goes down from `sigma_range`, "ddpm" from
     the levels of its 1000 training steps. `masked` names a part of the observation, such as a goal, that is hidden with `mask_share`."""
 
     width: int = 256
@@ -171,7 +177,7 @@ class Diffusion(Form):
     activation: str = "gelu"
     layer_norm: bool = False
     levels: int = 10
-    sampler: Literal["ddim", "heun", "ancestral"] = "ddim"
+    sampler: Literal["ddim", "euler", "heun", "ancestral"] = "ddim"
     spacing: Literal["exponential", "karras"] = "exponential"
     training: Literal["edm", "ddpm"] = "edm"
     sigma_range: tuple[float, float] = (0.005, 1.0)
@@ -182,8 +188,12 @@ class Diffusion(Form):
     normalise: bool = True
 
     def build(self, spec: Spec, *, key: PRNGKeyArray) -> DiffusionPolicy:
-        """Raises `BadInput` unless actions are a Box and `masked`, where given, is a part of the observation."""
+        """Raises `BadInput` unless actions are a Box, `masked`, where given, is a part of the observation, and every word is one of those
+        listed."""
         space = box_of(spec, "Diffusion")
+        for name, words in _WORDS.items():
+            if (said := getattr(self, name)) not in words:
+                raise BadInput(f"Diffusion.{name} is {said!r}: choose one of {', '.join(words)}")
         parts = dict(spec.observation.parts) if isinstance(spec.observation, spaces.Composite) else {}
         if self.masked and self.masked not in parts:
             there = ", ".join(parts) or "no named parts"
@@ -204,6 +214,7 @@ class Diffusion(Form):
         return DiffusionPolicy(
             network, Levels(jnp.asarray(schedule(self.spacing, self.levels, low, high))), jnp.asarray(self.guidance, jnp.float32),
             observation_normaliser(spec, enabled=self.normalise), action_scaler(space, spec.statistics.get("action")),
-            spec.observation, space, self.training, self.sampler, self.data_std, (low, high), self.masked,
+            spec.observation, space, self.training, "ddim" if self.sampler == "euler" else self.sampler, self.data_std, (low, high),
+            self.masked,
             self.mask_share if self.masked else 0.0,
         )  # fmt: skip

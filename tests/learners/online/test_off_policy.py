@@ -91,6 +91,21 @@ def test_td3_by_hand(dataset):
         np.testing.assert_array_equal(jax.tree.leaves(late[name])[0], jax.tree.leaves(state[name])[0])
 
 
+def test_ddpg_is_one_critic_without_noise_that_moves_everything_every_time(dataset):
+    learner = lab.DDPG(**SMALL, policy=lab.Deterministic(width=8, depth=1))
+    state, batch, weight = prepare(learner, dataset, "target_policy", "target_critic")
+    after, metrics = jax.jit(lambda s: learner.update(s, batch, clock=Clock(jnp.asarray(1), jnp.asarray(10)), key=KEY))(state)
+    next_action = jax.vmap(lambda o: state["target_policy"].act(o, None, key=KEY)[0])(batch.next_observation)
+    value = q_of(state["target_critic"], batch.next_observation, next_action)
+    assert value.shape == (16, 1)
+    goal = np.asarray(batch.reward) + 0.99 * ~np.asarray(batch.terminal) * value[:, 0]
+    values = q_of(state["critic"].model, batch.observation, batch.action)[:, 0]
+    np.testing.assert_allclose(metrics["critic_loss"], np.mean(weight * (values - goal) ** 2), rtol=1e-4)
+    for name, networks in (("target_policy", "policy"), ("target_critic", "critic")):
+        for moved, old, new in zip(*map(jax.tree.leaves, (after[name], state[name], after[networks].model)), strict=True):
+            np.testing.assert_allclose(moved, old + 0.005 * (new - old), rtol=1e-3, atol=1e-6)
+
+
 def test_the_explorer_of_td3_is_its_policy_with_noise(dataset):
     learner = lab.TD3(**SMALL, exploration=0.1, policy=lab.Deterministic(width=8, depth=1))
     products = learner.products(learner.init(dataset.spec, key=KEY))

@@ -37,7 +37,8 @@ ROWS = (
 FLIGHTS, LENGTH = 200, 200  # of the play
 TRIED, LIMIT = 200, 24  # flights of an evaluation and their longest length
 FREE = 100  # steps of a flight without a goal
-STEPS, BATCH, RATE, DECAY = 16_000, 128, 3e-3, 0.99
+STEPS, BATCH, DECAY = 16_000, 128, 0.99
+RATES = {"beso": 3e-3, "mse": 5e-3, "gmm": 1e-3}
 SHARED: dict[str, Any] = {"ahead": "geometric", "discount": 0.8, "part": "observation", "into": "goal"}
 
 
@@ -80,9 +81,9 @@ def learners(arm: str) -> Learner:
     """The learner of an arm."""
     if arm == "beso":
         form = Diffusion(levels=3, masked="goal", **NETWORK)
-        return BESO(batch_size=BATCH, learning_rate=RATE, decay_rate=DECAY, policy=form, **SHARED)
+        return BESO(batch_size=BATCH, learning_rate=RATES[arm], decay_rate=DECAY, policy=form, **SHARED)
     form = Deterministic(**NETWORK) if arm == "mse" else Mixture(experts=8, **NETWORK)
-    return GoalConditioned(BC(batch_size=BATCH, learning_rate=RATE, policy=form), 0.0, 1.0, 0.0, **SHARED)
+    return GoalConditioned(BC(batch_size=BATCH, learning_rate=RATES[arm], policy=form), 0.0, 1.0, 0.0, **SHARED)
 
 
 def reach(policy: Policy, seed: Array) -> Float[Array, ""]:
@@ -188,6 +189,8 @@ CLAIM = Claim(
     " also where guidance is 1; no DDPM arm. The mixture of Gaussians is not the paper's baseline but a harder one: two ways are what a"
     " mixture can say.",
     minutes=15,
-    tuning="learning rate 0.003 in all arms: of 0.001, 0.003, 0.005 and 0.01 for BESO, of 0.001 and 0.003 for both others, on seeds 1000 and"
-    " 1001; the room, its scale and the networks were set there so that the denoiser can be fitted in minutes",
+    tuning="learning rates of 0.001, 0.003, 0.005 and 0.01 by the goals reached on seeds 1000 and 1001: 0.003 for BESO; 0.005 for squared error"
+    " (14, 41, 49 and 37); 0.001 for the mixture (99, 98, 97 and 96). Before that all arms had 0.003 and the baselines two of the four"
+    " trials; with 0.003 the mixture reached 97 and squared error 27 of 100. The room, its scale and the networks were set on these seeds so that the"
+    " denoiser can be fitted in minutes",
 )

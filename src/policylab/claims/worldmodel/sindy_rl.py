@@ -72,7 +72,8 @@ class NeuralDyna(Dyna):
 
 
 def agent(discount: float = 0.95, learning_rate: float = 1e-3) -> PPO:
-    """PPO of all arms."""
+    """PPO of all arms. Its settings were fixed beforehand; of Adam's rates 0.0003, 0.001 and 0.003, tried afterwards for `real` on seeds
+    1000 to 1002, this one is the best there (15, 89 and 67)."""
     return PPO(
         environments=COPIES, steps=LENGTH, batch_size=256, epochs=10, discount=discount, learning_rate=learning_rate, width=64,
     )  # fmt: skip
