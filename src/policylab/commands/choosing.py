@@ -14,6 +14,7 @@ from policylab import registry
 from policylab.commands import literals, nearest
 from policylab.commands.arguments import Parser
 from policylab.errors import BadInput
+from policylab.reporting.settings import shown as shown
 
 
 def learner_class(name: str) -> Any:
@@ -123,22 +124,6 @@ def first_learner(argv: Sequence[str]) -> str | None:
         if word.startswith("--learner="):
             return word.partition("=")[2]
     return argv[0] if argv and not argv[0].startswith("-") else None
-
-
-def shown(value: Any) -> str:
-    """A default as a user would type it; forms with the settings that differ from their own defaults."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changed = [
-            f"{field.name}={shown(getattr(value, field.name))}"
-            for field in dataclasses.fields(value)
-            if getattr(value, field.name) != field.default
-        ]
-        return f"{type(value).__name__}({', '.join(changed)})"
-    return str(value)
 
 
 def listed() -> list[dict[str, Any]]:

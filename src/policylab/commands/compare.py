@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.commands import choosing, inputs, literals
+from policylab.commands import choosing, inputs, literals, paging
 from policylab.commands.arguments import Parser, real, whole
 from policylab.commands.output import Result, claim_place, write_document
 from policylab.errors import BadInput
@@ -27,6 +27,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         claim_place(place, folder=True, resume=options.resume, hint="go on with the runs in it by --resume")
     elif options.resume:
         raise BadInput("--resume goes on with the runs in a folder: give it with --out")
+    page = paging.place_of_page(options, place)
     arms: dict[str, Any] = {}
     for text in options.arms:
         name, learner = choosing.written_out(text)
@@ -59,7 +60,12 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         (place / "comparison.json").unlink(missing_ok=True)  # that of an interrupted comparison which this one has completed
         write_document(place / "comparison.json", document)
         text += f"\nruns and comparison.json are in {place}"
-    return options, Result(document, text, written=True)
+    from policylab.reporting.compared import report_comparison
+
+    repeat = paging.repeated("compare", argv, place)
+    kept = "the comparison is not lost" if place is None else f"all runs and comparison.json are in {place}"
+    report, line = paging.written(lambda path: report_comparison(comparison, path, repeat=repeat, folder=place), page, kept)
+    return options, Result({**document, "report": report}, f"{text}\n{line}" if line else text, written=True)
 
 
 def _parser() -> Parser:
@@ -69,7 +75,7 @@ def _parser() -> Parser:
         "the last policies; the first arm is the one that the others are compared with, paired by seed, corrected by Holm.",
         f"Examples:\n  {_EXAMPLE}",
         words="ARM ARM ...",
-        out="a new folder for all runs and comparison.json (default: keep nothing)",
+        out="a new folder for all runs, comparison.json and report.html (default: keep nothing)",
         seed="number of the first training seed",
     )
     parser.add_argument(
@@ -98,6 +104,7 @@ def _parser() -> Parser:
     )
     terms.add_argument("--tuning-seeds", type=whole(), default=3, metavar="N", help="training seeds of every trial")
     terms.add_argument("--resume", action="store_true", help="go on with the runs in --out")
+    paging.page_options(parser, "report.html in --out")
     return parser
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policylab.commands import inputs
+from policylab.commands import inputs, paging
 from policylab.commands.arguments import Parser, real, whole
 from policylab.commands.output import Result, claim_place
 from policylab.errors import BadInput
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     parser.add_argument("--episodes", type=whole(), default=100, metavar="N", help="episodes of every seed")
     parser.add_argument("--sample", action="store_true", help="let policies sample their actions (default: take their mode)")
     parser.add_argument(
-        "--render", metavar="FILE", help="write a film of the first --films episodes of the first seed: FILE.gif or FILE.mp4"
+        "--render", metavar="FILE", help="write a film of the first seed's policy, FILE.gif or FILE.mp4: --films episodes played for it"
     )
     parser.add_argument(
         "--films", type=whole(), default=1, metavar="N", help="episodes that --render shows, one after the other"
@@ -73,9 +73,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
 
         claim_place(require_kind(options.render))
     if options.report:
-        if Path(options.report).suffix.lower() not in (".html", ".htm"):
-            raise BadInput(f"{options.report} ends in no kind of page: end it in .html")
-        claim_place(Path(options.report))
+        claim_place(paging.require_page(options.report))
     inputs.require_subject(options.subject)
 
     task = inputs.judge(options)
@@ -105,12 +103,12 @@ def _paged(
 
     import jax
 
-    from policylab.reporting.evaluated import report
+    from policylab.reporting.evaluated import report_evaluation
 
     policy = policies if options.subject == inputs.RANDOM else jax.tree.map(lambda leaf: leaf[0], policies)
     if Path(options.subject).is_dir():
         policy = inputs.saved_run(Path(options.subject), options.learner)
-    report(
+    report_evaluation(
         policy, task, options.report, seed=options.seed, sample=options.sample, horizon=options.horizon or 0, trials=trials,
         repeat=shlex.join(["policylab", "evaluate", *argv]),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from policylab.commands import acting, choosing, imagining, inputs
+from policylab.commands import acting, choosing, imagining, inputs, paging
 from policylab.commands.arguments import Parser, whole
 from policylab.commands.output import Result, claim_place
 from policylab.errors import BadInput
@@ -24,6 +24,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     called = options.environment or options.task if options.online else options.dataset or Path(options.data or "data").stem
     place = Path(options.out or f"runs/{label}-{called.replace('/', '-')}")
     claim_place(place, folder=True, resume=options.resume, hint="go on with the run in it by --resume")
+    page = paging.place_of_page(options, place)
     material = _acted(options, learner) if options.online else _logged(options)
     material = replace(material, source=imagining.around(learner, material.source))
     task = inputs.judge(options) if options.episodes else None
@@ -52,7 +53,31 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         policy = run.save_policy(place / "policy.safetensors", seed=run.seeds[0])
     last = run.metrics[-1]
     last = {**last, "metrics": told(last["metrics"], rare)}
-    return options, _report(run, last, material, task, place, policy, options.episodes)
+    known = {"rare": rare, "folder": place, "repeat": paging.repeated("train", argv, place)}
+    kept = f"the run is whole in {place}, and the same command with --resume tries the page again"
+    report, line = paging.written(lambda path: _page(run, path, options, material, known), page, kept)
+    return options, _report(run, last, material, task, place, policy, options.episodes, (report, line))
+
+
+def _page(run: Any, path: Path, options: argparse.Namespace, material: _Material, known: Mapping[str, Any]) -> None:
+    """The page about the run."""
+    from policylab.evaluation.dynamics import dynamics_of
+    from policylab.reporting.subjects import about_data
+    from policylab.reporting.trained import Background, report_training
+
+    judge = material.task
+    facts = about_data(material.source if material.recording is None else material.recording)
+    facts |= {
+        name: f"{value:,}" if isinstance(value, int) else str(value)
+        for name, value in material.document.get("acting", {}).items()
+    }
+    played: dict[str, Any] = {}
+    if judge is not None:
+        played = {"where": judge.environment(), "place": judge.name, "caution": judge.caution, "episodes": options.episodes}
+        played |= {"unit": f"score ({judge.scale})"} if judge.reference else {}
+        facts["dynamics"] = dynamics_of(judge)
+    background = Background(learned_from=material.called, facts=facts, recording=material.recording, **played, **known)
+    report_training(run, path, background)
 
 
 def _without_absent(tracker: Callable[[dict[str, Any]], None], rare: frozenset[str]) -> Callable[[dict[str, Any]], None]:
@@ -69,11 +94,15 @@ class _Material:
     source: Any
     name: str
     document: dict[str, Any]
+    called: str
+    task: Any = None
+    recording: Any = None
 
 
 def _logged(options: argparse.Namespace) -> _Material:
     given = inputs.read_inputs(options)
-    return _Material(given.dataset(), given.name, {"data": inputs.describe_recording(given.recording, given.name)})
+    document = {"data": inputs.describe_recording(given.recording, given.name)}
+    return _Material(given.dataset(), given.name, document, given.name, inputs.judge(options), given.recording)
 
 
 def _acted(options: argparse.Namespace, learner: Any) -> _Material:
@@ -81,7 +110,7 @@ def _acted(options: argparse.Namespace, learner: Any) -> _Material:
     assert task is not None
     source, document = acting.source_of(options, learner, task)
     steps = f"{document['steps']:,} steps in {task.name} per seed"
-    return _Material(source, steps, {"data": None, "acting": {"environment": task.name, **document}})
+    return _Material(source, steps, {"data": None, "acting": {"environment": task.name, **document}}, task.name, task)
 
 
 def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
@@ -114,6 +143,7 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, str]:
     )
     training.add_argument("--tensorboard", metavar="FOLDER", help="write the metrics as TensorBoard events too")
     training.add_argument("--wandb", metavar="PROJECT", help="log the metrics to Weights & Biases too")
+    paging.page_options(parser, "report.html in the run's folder")
     if name is None:
         options = parser.read(argv)
         raise BadInput("which learner? Name one first, as in `policylab train iql ...`; policylab learners lists them")
@@ -141,7 +171,14 @@ def _trackers(options: argparse.Namespace) -> list[Any]:
 
 
 def _report(
-    run: Any, last: Mapping[str, Any], material: _Material, task: Any, place: Path, policy: Path | None, episodes: int
+    run: Any,
+    last: Mapping[str, Any],
+    material: _Material,
+    task: Any,
+    place: Path,
+    policy: Path | None,
+    episodes: int,
+    page: tuple[str | None, str],
 ) -> Result:
     from policylab.commands.figures import figure, summary
     from policylab.evaluation.dynamics import scale_of
@@ -164,6 +201,7 @@ def _report(
         },
         "folder": str(place),
         "policy": None if policy is None else str(policy),
+        "report": page[0],
     }
     lines = [f"{run.name} on {material.name}: {run.step:,} updates of {len(run.seeds)} seeds in {last['seconds']:.1f} s"]
     lines += ["  " + ", ".join(f"{name} {figure(mean)}" for name, (mean, _) in losses.items())]
@@ -171,4 +209,5 @@ def _report(
         lines.append(f"last policies (their mode) on {task.name}, {episodes} episodes per seed; {scale_of(task)}:")
         lines += [f"  {name:<14} {row.text}" for name, row in scores.items()]
     lines.append(f'saved in {place}: policylab.load_run("{place}"), policylab evaluate {place}')
+    lines += [page[1]] if page[1] else []
     return Result(document, "\n".join(lines), written=True)

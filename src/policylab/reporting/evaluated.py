@@ -19,13 +19,16 @@ from policylab.evaluation.statistics import interval, wilson
 from policylab.evaluation.task_scores import REPORT_KEY
 from policylab.experience import Trials
 from policylab.policy import Policy
-from policylab.reporting.insides import insides, middle_of_an_episode
+from policylab.reporting import markup
+from policylab.reporting.insides import insides, insightful, middle_of_an_episode
+from policylab.reporting.markup import Section
 from policylab.reporting.page import Report, Row, number, write_report
+from policylab.reporting.trained import Background, about
 from policylab.runs import Run, versions
 from policylab.task import Task
 
 
-def report(
+def report_evaluation(
     policy: Policy | Run,
     where: Task | Environment,
     path: str | Path,
@@ -63,9 +66,8 @@ def report(
     facts: dict[str, str] = {"action": "sampled" if sample else "the mode"}
     if task is not None:
         facts["dynamics"] = dynamics_of(task)
-    pictures, missing = insides(
-        one, middle_of_an_episode(one, environment, seed=seed, horizon=horizon), products, key=jax.random.key(seed)
-    )
+    moment = middle_of_an_episode(one, environment, seed=seed, horizon=horizon) if insightful(one) else None
+    pictures, missing = insides(one, moment, products, key=jax.random.key(seed))
     facts |= {f"no picture {count + 1}": sentence for count, sentence in enumerate(missing)}
     film, facts = _film(one if sample else one.mode(), environment, seed, horizon, facts)
     graded = isinstance(task, Task) and bool(task.reference)
@@ -81,9 +83,19 @@ def report(
         + (f" {task.caution}" if task is not None and task.caution else ""),
         unit, confirmed=rows, curves=_curves(policy, name, unit), profile={name: np.asarray(score(trials.outcome), float)},
         expected=("What it earns", "Nothing was learned from these episodes or chosen by them."),
-        frames=film, insides=pictures, repeat=repeat, facts={**facts, **versions()},
+        frames=film, insides=pictures, repeat=repeat, facts={**facts, **versions()}, every_seed=True,
+        found=_every_seed(trials, score, seeds, unit), background=about(policy, Background()) if isinstance(policy, Run) else (),
     )  # fmt: skip
     return write_report(path, page)
+
+
+def _every_seed(trials: Trials, score: Any, seeds: tuple[int, ...], unit: str) -> list[Section]:
+    """What each seed of a run earned, if there are several."""
+    if len(seeds) < 2:
+        return []
+    scores = np.asarray(score(trials.outcome), float)
+    rows = [[str(one), number(float(scores[trials.seed == one].mean()))] for one in seeds]
+    return [Section("", markup.folded("every seed", markup.table(["seed", unit.partition(" (")[0]], rows)))]
 
 
 def _film(

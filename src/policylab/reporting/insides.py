@@ -18,9 +18,11 @@ from policylab.environments.hosted import explained
 from policylab.errors import BadInput
 from policylab.planners.monte_carlo import MonteCarloTreeSearch
 from policylab.planners.rerank import Rerank
+from policylab.planners.tree import TreeSearch
 from policylab.policies.generative import FromNoNoise
 from policylab.policy import Policy
 from policylab.reporting import drawings
+from policylab.reporting.searched import most_visited, named_step, searched
 from policylab.runs import Run
 
 _LONGEST = 10_000  # steps of the episode that is played to its middle
@@ -44,15 +46,25 @@ class Moment:
     where: str
 
 
+def insightful(policy: Policy) -> bool:
+    """Whether there is something to see inside of a policy at a moment of an episode."""
+    own = _within(policy)
+    planner = getattr(own, "planner", None)
+    planned = isinstance(planner, Policy) and _can(_within(planner), "denoise")
+    return (
+        planned or _can(own, "denoise") or _can(policy, "candidates") or isinstance(policy, MonteCarloTreeSearch | TreeSearch)
+    )
+
+
 def insides(
-    policy: Policy, moment: Moment | None, products: Mapping[str, Any] = {}, *, key: PRNGKeyArray
+    policy: Policy | None, moment: Moment | None, products: Mapping[str, Any] = {}, *, key: PRNGKeyArray
 ) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
     """The pictures, and a sentence for each that could not be drawn: how a policy of noise cleans it, which plans a planner tries, the
     tree of its search, and the archives among the `products`. At most one picture each; most policies have none."""
     found, missing = [], []
     for draw in (_denoising, _plans, _tree):
         try:
-            found.append(None if moment is None else draw(policy, moment, key))
+            found.append(None if moment is None or policy is None else draw(policy, moment, key))
         except BadInput as reason:
             missing.append(str(reason))
     for name, product in products.items():
@@ -166,6 +178,8 @@ def _plans(policy: Policy, moment: Moment, key: PRNGKeyArray) -> Picture | None:
 
 
 def _tree(policy: Policy, moment: Moment, key: PRNGKeyArray) -> Picture | None:
+    if isinstance(policy, TreeSearch):
+        return _tree_of_steps(policy, moment, key)
     if not isinstance(policy, MonteCarloTreeSearch):
         return None
     search = jax.jit(lambda policy, observation, key: policy.search(observation, key=key))
@@ -175,6 +189,19 @@ def _tree(policy: Policy, moment: Moment, key: PRNGKeyArray) -> Picture | None:
         "The tree of one search",
         drawings.tree(search(policy, moment.observation, key), actions=tuple(map(str, names))),
         f"How the simulations were spent {moment.where}: nodes are as large as they were visited.",
+    )
+
+
+def _tree_of_steps(policy: TreeSearch, moment: Moment, key: PRNGKeyArray) -> Picture:
+    search = jax.jit(lambda p, seen, key: p.search(seen, p.environment.at(seen), key=key))
+    tree = jax.device_get(search(policy, moment.observation, key))
+    shown = most_visited(tree)
+    many, all_of_them = int(shown.count), int(tree.count)
+    which = f"all {many} nodes" if many == all_of_them else f"the {many} most visited of {all_of_them:,} nodes"
+    return Picture(
+        "The tree of one search",
+        searched(shown, lambda tree, node: named_step(policy.environment, tree, node)),
+        f"What was tried {moment.where}, {which}, each with its value, the brighter the better, and its visits. Ends have a black border.",
     )
 
 

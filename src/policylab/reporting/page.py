@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +12,9 @@ import numpy as np
 from policylab.checkpoints import write_atomically
 from policylab.reporting.figures import animation, learning_curves, performance_profile
 from policylab.reporting.insides import Picture
+from policylab.reporting.markup import Section, image, number, pairs, paragraphs
+from policylab.reporting.markup import text as _text
+from policylab.reporting.panels import Curve, arm_curves
 from policylab.reporting.style import STYLE
 
 
@@ -54,6 +55,12 @@ class Report:
     frames: Sequence[np.ndarray] = ()
     insides: Sequence[Picture] = ()
     expected: tuple[str, str] | None = None  # heading and caption of `confirmed` where nothing was chosen
+    paired: str = "Paired: the same seeds and the same episodes (or rows) for both. An interval that holds 0 decides nothing."
+    level: float = 0.95
+    every_seed: bool = False  # whether learning curves show single seeds, too
+    found: Sequence[Section] = ()  # stand below the numbers to believe
+    background: Sequence[Section] = ()  # stand below the pictures
+    glossary: Sequence[str] = ()  # which words are explained; none: all
     plan: str = ""
     load: str = ""
     repeat: str = ""
@@ -77,11 +84,12 @@ def render(report: Report) -> str:
         f"<h1>{_text(report.title)}</h1>",
         f'<p class="verdict">{_text(report.verdict)}</p>',
         f"<p>{_text(report.evidence)}</p>",
-        _scores(heading, report.confirmed, report.unit, caption),
+        _scores(heading, report.confirmed, report.unit, caption, level=report.level),
         _scores(
-            "Differences", [replace(row, extra={}) for row in report.differences], f"difference in {report.unit}",
-            "Paired: the same seeds and the same episodes (or rows) for both. An interval that holds 0 decides nothing.",
+            "Differences", [replace(row, extra={}) for row in report.differences], f"difference in {report.unit}", report.paired,
+            level=report.level,
         ),
+        *map(str, report.found),
         _picture(
             "A rollout of the winner" if won else "A rollout", animation(report.frames) if len(report.frames) else b"", "gif",
             "One episode of the saved policy, from a start that was not used for selection." if report.selection
@@ -93,22 +101,20 @@ def render(report: Report) -> str:
             f"The {'winner' if won else 'candidate'} has the highest mean here. These numbers flatter whoever is chosen, so they "
             "are not the result.", "winner" if won else "candidate",
         ),
-        _picture(
-            "Learning curves", learning_curves(report.curves, report.unit) if _several(report.curves) else b"", "png",
-            f"Mean over the {'selection ' if report.selection else ''}seeds; the band is a 95% Student t interval of that mean.",
-        ),
+        _picture("Learning curves", _curves(report), "png", _about_curves(report)),
         _picture(
             "Performance profile", performance_profile(report.profile, report.unit) if _graded(report.profile) else b"", "png",
             "The share of fresh episodes that end above each score: higher is better everywhere.",
         ),
+        *map(str, report.background),
         _shortlist(report.shortlist),
         f"<h2>The data</h2><pre>{_text(report.card)}</pre>" if report.card else "",
         _picture("", report.card_picture, "png", "Where the data have been, and what they hold."),
-        f"<h2>What to do next</h2>{_paragraphs(report.plan)}" if report.plan else "",
+        f"<h2>What to do next</h2>{paragraphs(report.plan)}" if report.plan else "",
         f"<h2>Load and run {'the' if won else 'a'} policy</h2><pre class=wrap>{_text(report.load)}</pre>" if report.load else "",
         f"<h2>Repeat all of this</h2><pre class=wrap>{_text(report.repeat)}</pre>" if report.repeat else "",
         _facts(report.facts),
-        _GLOSSARY,
+        _explained(report.glossary or tuple(_GLOSSARY)),
     ]  # fmt: skip
     body = "\n".join(part for part in parts if part)
     return (
@@ -127,30 +133,30 @@ def _graded(profile: Mapping[str, np.ndarray]) -> bool:
     return bool(profile) and len(np.unique(np.concatenate([np.ravel(scores) for scores in profile.values()]))) > 2
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value))
+def _curves(report: Report) -> bytes:
+    if not _several(report.curves):
+        return b""
+    if not report.every_seed:
+        return learning_curves(report.curves, report.unit)
+    known = {name: Curve(np.asarray(row["steps"]), np.asarray(row["values"], float)) for name, row in report.curves.items()}
+    return arm_curves(known, report.unit)
 
 
-def _paragraphs(text: str) -> str:
-    return "".join(f"<p>{_text(part)}</p>" for part in text.split("\n\n"))
+def _about_curves(report: Report) -> str:
+    if all(np.shape(curve["values"])[1] < 2 for curve in report.curves.values()):
+        return "One seed: another might go another way."
+    thin = "; thin lines are single seeds" if report.every_seed else ""
+    return f"Mean over the {'selection ' if report.selection else ''}seeds{thin}; the band is a 95% Student t interval of that mean."
 
 
-def number(value: float) -> str:
-    """Three significant digits, without an exponent where it can be helped."""
-    if not np.isfinite(value):
-        return "-"
-    digits = 0 if value == 0 else int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 6))
-    return f"{value:.{digits}f}"
-
-
-def _scores(title: str, rows: Sequence[Row], unit: str, caption: str, mark: str = "winner") -> str:
+def _scores(title: str, rows: Sequence[Row], unit: str, caption: str, mark: str = "winner", *, level: float = 0.95) -> str:
     """A table of rows; a note stands below its row, over the whole width. `mark` is the class of the rows that are `winner`."""
     if not rows:
         return ""
     ends = [end for row in rows for end in (*(row.interval or ()), row.value) if np.isfinite(end)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     extras = list(dict.fromkeys(name for row in rows for name in row.extra))
-    head = ["", _short(unit), "95% interval", "", "over", *extras]
+    head = ["", _short(unit), f"{level:.0%} interval", "", "over", *extras]
     lines = []
     for row in rows:
         interval = f"{number(row.interval[0])} to {number(row.interval[1])}" if row.interval else "-"
@@ -191,12 +197,7 @@ def _bar(row: Row, low: float, high: float) -> str:
 
 
 def _picture(title: str, content: bytes, kind: str, caption: str) -> str:
-    if not content:
-        return ""
-    data = base64.b64encode(content).decode()
-    heading = f"<h2>{_text(title)}</h2>" if title else ""
-    image = f'<img src="data:image/{kind};base64,{data}" alt="{_text(title or caption)}">'
-    return f'{heading}<figure class="picture">{image}<figcaption>{_text(caption)}</figcaption></figure>'
+    return str(Section(title, image(content, kind, title or caption, caption))) if content else ""
 
 
 def _shortlist(rows: Sequence[tuple[str, str]]) -> str:
@@ -210,19 +211,31 @@ def _shortlist(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def _facts(facts: Mapping[str, str]) -> str:
-    lines = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in facts.items())
-    return (
-        f'<h2>How this was made</h2><div class="scroll"><table class="facts"><tbody>{lines}</tbody></table></div>'
-        if facts
-        else ""
-    )
+    return str(Section("How this was made", pairs(facts))) if facts else ""
 
 
-_GLOSSARY = """<h2>How to read this</h2><dl class="soft">
-<dt>95% interval</dt><dd>A range that would hold the true mean in about 95 of 100 repetitions. Below 30 independent units it is Student's t, from 30 on a bootstrap. It may reach beyond what can be, such as a negative share of clicks: then the data say little.</dd>
-<dt>over</dt><dd>What was averaged. Seeds are whole trainings from other random numbers; episodes of one seed are not independent evidence about the method.</dd>
-<dt>selection</dt><dd>Whatever picks a winner flatters it, so selection numbers are shown but not reported as the result.</dd>
-<dt>matched positives</dt><dd>Logged successes on which the new policy would do what was logged. With few of them an off-policy estimate knows little, whatever its interval says.</dd>
-<dt>SNIPS</dt><dd>The logged rewards, weighted by how much more often than the logging policy the new one would have made the logged choice, over the sum of these weights.</dd>
-<dt>effective sample size</dt><dd>How many rows an importance-weighted average is worth.</dd>
-</dl>"""
+def _explained(words: Sequence[str]) -> str:
+    rows = "\n".join(f"<dt>{_text(word)}</dt><dd>{_text(_GLOSSARY[word])}</dd>" for word in words)
+    return str(Section("How to read this", f'<dl class="soft">\n{rows}\n</dl>'))
+
+
+_GLOSSARY = {
+    "95% interval": (
+        "A range that would hold the true mean in about 95 of 100 repetitions. Below 30 independent units it is Student's t, "
+        "from 30 on a bootstrap. It may reach beyond what can be, such as a negative share of clicks: then the data say little."
+    ),
+    "over": (
+        "What was averaged. Seeds are whole trainings from other random numbers; episodes of one seed are not independent "
+        "evidence about the method."
+    ),
+    "selection": "Whatever picks a winner flatters it, so selection numbers are shown but not reported as the result.",
+    "matched positives": (
+        "Logged successes on which the new policy would do what was logged. With few of them an off-policy estimate knows "
+        "little, whatever its interval says."
+    ),
+    "SNIPS": (
+        "The logged rewards, weighted by how much more often than the logging policy the new one would have made the logged "
+        "choice, over the sum of these weights."
+    ),
+    "effective sample size": "How many rows an importance-weighted average is worth.",
+}
