@@ -20,6 +20,7 @@ from policylab.commands import COMMANDS, choosing, literals, output
 from policylab.data.loading import save
 from policylab.errors import BadInput
 from tests.data.builders import pendulum_steps
+from tests.reporting.pages import alone
 from tests.small import continuous_recording
 
 TINY = 'iql --width 8 --depth 1 --batch-size 16 --policy "Gaussian(width=8, depth=1)"'
@@ -182,6 +183,19 @@ def test_forms_and_values_are_read_as_written():
     assert literals.setting_value("off", "bool", "x") is False
 
 
+def test_worlds_and_learners_are_read_inside_of_learners():
+    world = literals.literal("EnsembleDynamics(world=EndingEnsemble(rule='hopper', bounds=((3, -inf, 2.0),)))", "--dynamics")
+    assert world == lab.EnsembleDynamics(lab.EndingEnsemble(rule="hopper", bounds=((3, -np.inf, 2.0),)))
+    for text, words in (
+        ("MBPO(agent=3)", "MBPO.agent is 3: give a learner"),
+        ("EnsembleDynamics(world=Gaussian())", "give the shape of a world, such as DynamicsEnsemble"),
+        ("SINDy(world=DynamicsEnsemble())", "such as SparseDynamics"),
+        ("Diffusion(sampler='hune')", "Diffusion.sampler is 'hune': choose one of ddim, euler, heun, ancestral"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            literals.literal(text, "--dynamics")
+
+
 @pytest.mark.parametrize(
     "text", ["lambda: 1", "[x for x in (1,)]", "Gaussian(**{})", "a.b", "1 + 1", "Gaussian(width=open('f'))", "f'{1}'"]
 )
@@ -216,6 +230,11 @@ def test_train_evaluates_saves_and_tells(run, world, capsys):
     assert found["evaluation"]["scale"] == "return, Pendulum-v1"
     assert lab.load_run("told").step == 40
     assert lab.load_policy(found["policy"], spec=lab.load_run("told").spec) is not None
+    page = Path(found["report"]).read_text()
+    alone(page)
+    assert found["report"] == "told/report.html"
+    assert "--steps 40 --seeds 2 --episodes 2 --out told-again" in page
+    assert all(f"{value:.0f}" in page for value in found["evaluation"]["return"]["values"])
 
 
 def test_a_learner_learns_by_acting(capsys):
@@ -236,9 +255,16 @@ def test_seeds_start_where_asked(capsys):
     assert found["seeds"] == [5, 6]
 
 
-def test_resuming_goes_on(run, capsys):
-    text = said(f"train {TINY} --data pendulum.npz --steps 40 --seeds 2 --out run --resume", capsys)
+def test_resuming_goes_on_and_writes_the_page_again_where_it_can_be_drawn(run, capsys, monkeypatch):
+    command = f"train {TINY} --data pendulum.npz --steps 40 --seeds 2 --out run --resume"
+    (run / "report.html").unlink()
+    text = said(f"{command} --episodes 0", capsys)
     assert "40 updates" in text
+    assert "Its policies were not evaluated at the end" in (run / "report.html").read_text()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    lines = said(command, capsys).splitlines()
+    assert lines[-1].startswith("no report was written (the report draws with matplotlib, which is missing: pip install")
+    assert "the run is whole in run" in lines[-1]
 
 
 def test_progress_goes_to_standard_error(capsys):
@@ -323,6 +349,9 @@ def test_compare_prints_a_table_and_keeps_the_runs(world, capsys):
     arms = 'a="bc(batch_size=16, policy=Gaussian(width=8, depth=1))" b="bc(batch_size=16, policy=Gaussian(width=8, depth=1))"'
     command = f"compare {arms} --data pendulum.npz --environment Pendulum-v1 --seeds 2 --steps 10 --episodes 2 --out compared"
     found = document(f"{command} --tune learning-rate=1e-4,1e-3 --tuning-seeds 1", capsys)
+    page = Path(found.pop("report")).read_text()
+    alone(page)
+    assert "compared-again" in page
     assert found == json.loads((world / "compared" / "comparison.json").read_text())
     assert len(found["arms"]["a"]["tuning"]) == 2
     assert found["differences"][0]["difference"] == 0.0

@@ -14,8 +14,11 @@ from policylab.environments.pointmass import PointMass
 from policylab.environments.time_limit import TimeLimit
 from policylab.examples import example_recording, example_spec
 from policylab.learners.evolution.quality_diversity import Archive, Tried
+from policylab.planners.backup import BestEnd, Kept
+from policylab.planners.expansion import Earned, Listed
+from policylab.planners.selection import Frontier
 from policylab.policies.tabular import TabularPolicy
-from policylab.reporting.insides import Moment, insides, insides_of, middle_of_an_episode
+from policylab.reporting.insides import Moment, insides, insides_of, insightful, middle_of_an_episode
 
 KEY = jax.random.key(0)
 
@@ -33,6 +36,16 @@ def test_a_search_shows_its_tree_and_a_gaussian_nothing():
     plain = lab.Gaussian(width=8).build(example_spec(), key=KEY)
     nowhere = Moment(jnp.zeros(example_spec().observation.shape), None, "nowhere")
     assert titles(insides(plain, nowhere, {"policy": plain}, key=KEY)) == ([], ())
+
+
+def test_a_search_in_steps_shows_its_tree():
+    world = gridworld(("S.G",))
+    anyhow = Listed(TabularPolicy(jnp.zeros((3, 4))), 0.0, choices=2)
+    planner = lab.TreeSearch(world, anyhow, Earned(), Frontier(), Kept(), BestEnd(), rounds=2)
+    shown, missing = titles(insides(planner, Moment(jnp.zeros((), jnp.int32), None, "now"), key=KEY))
+    assert (shown, missing) == (["The tree of one search"], ())
+    assert insightful(planner)
+    assert not insightful(lab.UniformRandom(lab.Box((1,))))
 
 
 def test_the_middle_of_an_episode_is_half_of_its_steps():

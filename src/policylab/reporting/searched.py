@@ -28,10 +28,10 @@ _WIDE, _LINES = 26, 2  # of what is written on a node
 def most_visited(tree: Tree, most: int = _LARGEST) -> Tree:
     """One tree without its nodes that were visited least, so that at most `most` are left; of equals the better valued stay. Whoever stays
     has all its ancestors."""
-    tree = jax.device_get(tree)
-    count = int(tree.count)
+    count, whole = int(tree.count), tree
     if count <= most:
         return tree
+    tree = jax.device_get(tree)
     kept = {0}
     for node in sorted(range(1, count), key=lambda node: (-tree.visits[node], -tree.value[node], node)):
         line, at = [], node
@@ -44,12 +44,12 @@ def most_visited(tree: Tree, most: int = _LARGEST) -> Tree:
     number = np.full(tree.parent.shape[0] + 1, -1, np.int32)  # the last one is where the root's parent, -1, is looked up
     number[rows] = np.arange(len(rows))
     nodes = {
-        name: jax.tree.map(lambda leaf: leaf[rows], getattr(tree, name))
+        name: jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), getattr(tree, name))
         for name in tree.__dataclass_fields__
         if name not in _WHOLE
     }
-    nodes["parent"] = number[nodes["parent"]]
-    return Tree(**nodes, count=jnp.asarray(len(rows)), spent=tree.spent)
+    nodes["parent"] = jnp.asarray(number[tree.parent[rows]])
+    return Tree(**nodes, count=jnp.asarray(len(rows)), spent=whole.spent)
 
 
 def named_step(environment: Environment, tree: Tree, node: int) -> str:
@@ -59,11 +59,13 @@ def named_step(environment: Environment, tree: Tree, node: int) -> str:
         case Draft():
             state = jax.tree.map(lambda leaf: leaf[node], tree.state)
             told = (state.prompt, 1) if node == 0 else (action, 2)
-            words = wording.read(Tokenizer.of(environment.tokenizer), told[0].ids, told[0].kind, of=told[1])
+            words = wording.read(
+                Tokenizer.of(environment.tokenizer), np.asarray(told[0].ids), np.asarray(told[0].kind), of=told[1]
+            )
         case CountdownSteps() if node == 0:
             words = f"{' '.join(str(n) for n in tree.state.numbers[0])} -> {tree.state.target[0]}"
         case CountdownSteps():
-            words = environment.written(tree.state.numbers[tree.parent[node]], int(action))
+            words = environment.written(np.asarray(tree.state.numbers)[int(tree.parent[node])], int(action))
         case _ if node == 0:
             words = "here"
         case _ if isinstance(space, spaces.Discrete):
