@@ -53,6 +53,8 @@ def value(tree: ast.expr, label: str) -> Any:
             return tree.value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
             return -number
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id="inf")):
+            return -float("inf")
         case ast.Tuple() | ast.List():
             return tuple(value(item, label) for item in tree.elts)
         case ast.Name(id="true" | "false" as word):
@@ -78,15 +80,20 @@ def break_off(tree: ast.expr, label: str) -> Any:
 
 def _made(name: str, given: list[Any], named: dict[str, Any], label: str) -> Any:
     """The form or learner of that name with these settings, by position or by name, checked."""
-    if name in registry.FORMS:
+    if name in _shapes():
         cls = registry.form_class(name)
     elif name in registry.LEARNERS or name in {known for _, known in registry.LEARNERS.values()}:
         cls = registry.learner_class(next(key for key, (_, known) in registry.LEARNERS.items() if name in (key, known)))
     else:
-        known = [*registry.FORMS, *(cls for _, cls in registry.LEARNERS.values())]
+        known = [*_shapes(), *(cls for _, cls in registry.LEARNERS.values())]
         hint = nearest(name, known, f"choose among {', '.join(registry.FORMS)}")
         raise BadInput(f"{label}: there is no form {name!r}: {hint}")
     return made(cls, given, named, label)
+
+
+def _shapes() -> dict[str, str]:
+    """Everything with settings that is no learner: forms of policies, shapes of worlds and of scorers, descriptors."""
+    return {**registry.FORMS, **registry.TEXT_FORMS, **registry.WORLDS, **registry.SCORERS, **registry.DESCRIPTORS}
 
 
 def made(cls: Any, given: list[Any], named: dict[str, Any], label: str) -> Any:
@@ -117,7 +124,19 @@ def _fitting(value: Any, kind: str, label: str) -> Any:
         raise BadInput(f"{label} is {value!r}: give {words}")
     if kind.startswith("Form") and not (_is_form(value) or (value is None and "None" in kind)):
         raise BadInput(f"{label} is {value!r}: give a policy form, such as {_example()}")
+    if kind.startswith("Literal[") and value not in (words := ast.literal_eval(f"({kind[8:-1]},)")):
+        raise BadInput(f"{label} is {value!r}: choose one of {', '.join(map(str, words))}")
+    if kind == "Learner" and not _is_learner(value):
+        raise BadInput(f"{label} is {value!r}: give a learner, such as SAC(width=128) (policylab learners lists them)")
+    if kind in registry.WORLDS and not isinstance(value, registry.form_class(kind)):
+        raise BadInput(f"{label} is {value!r}: give the shape of a world, such as {kind}()")
     return float(value) if kind == "float" else value
+
+
+def _is_learner(value: Any) -> bool:
+    from policylab.learner import Learner
+
+    return isinstance(value, Learner)
 
 
 def _is_form(value: Any) -> bool:
