@@ -71,7 +71,7 @@ docs: setup
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	  --python-version 3.11 --group dev --extra data --extra robotics --extra report --extra search --extra video --extra language --extra remote --extra serve --extra tensorboard --extra wandb \
+	  --python-version 3.11 --group dev --extra data --extra robotics --extra report --extra search --extra video --extra language --extra remote --extra serve --extra tensorboard --extra wandb --extra envpool \
 	  --output-file requirements.lock pyproject.toml
 
 clean:

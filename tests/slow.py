@@ -6,6 +6,12 @@ small elsewhere: the equations by hand, the conformance of smaller relatives, an
 
 SLOW = (
     "claims/test_cocoa.py::test_both_arms_have_as_many_parameters_and_updates",
+    "environments/test_envpool.py::test_episodes_are_as_long_and_bring_as_much_as_gymnasiums",
+    "environments/test_envpool.py::test_other_kinds_of_spaces_and_success",
+    "environments/test_envpool.py::test_ppo_learns_on_it_all_seeds_at_once_and_the_same_again",
+    "environments/test_envpool.py::test_the_same_actions_from_the_same_state_lead_where_gymnasium_leads[HalfCheetah-v5]",
+    "environments/test_envpool.py::test_the_same_actions_from_the_same_state_lead_where_gymnasium_leads[Hopper-v5]",
+    "environments/test_envpool.py::test_unknown_names_and_what_does_not_fit_are_one_sentence",
     "learners/evolution/test_quality_diversity.py::test_every_member_plays_from_the_same_starts_and_is_described_by_its_last_place",
     "learners/multiagent/test_clam.py::test_clam_learns_to_tell_histories_apart_without_a_gradient_from_the_policy",
     "learners/multiagent/test_history_ppo.py::test_reconstruction_learns_to_foretell_the_history",

@@ -173,6 +173,7 @@ _PUBLIC = {
     "Members": "learners.nested.members",
     "Alternate": "learners.nested.alternate",
     "Roles": "learners.nested.roles",
+    "EnvPool": "environments.envpool",
     "Joint": "environments.joint",
     "PettingZoo": "environments.pettingzoo",
     "ValueIteration": "learners.theory.value_iteration",

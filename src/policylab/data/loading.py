@@ -187,10 +187,15 @@ def _read_as(
 
 
 def _expected(environment: str | Spec | None) -> Spec | None:
-    """The spec of a Gymnasium environment. Raises `BadInput` if there is none of that id."""
+    """The spec of an environment of Gymnasium or, as `envpool:ID`, of envpool. Raises `BadInput` if there is none of that id."""
     if environment is None or isinstance(environment, Spec):
         return environment
     import gymnasium
+
+    from policylab.environments.envpool import PREFIX, EnvPool
+
+    if environment.startswith(PREFIX):
+        return EnvPool(environment.removeprefix(PREFIX)).spec
 
     if environment not in gymnasium.registry:
         try:

@@ -18,6 +18,7 @@ from policylab import spaces
 from policylab.environment import Environment, Step
 from policylab.environments.calling import call_host, forget_failure
 from policylab.environments.hosting import Host, build_by_id, limited
+from policylab.environments.pools import Pools
 from policylab.environments.seeding import key_words
 from policylab.errors import BadInput
 from policylab.experience import Spec
@@ -129,7 +130,7 @@ def _cast(space: spaces.Space, action: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf, zero: jnp.asarray(leaf).astype(zero.dtype), action, spaces.zeros(space))
 
 
-def _folding(host: Host, method: Callable, results: Callable[[int], PyTree]) -> Callable:
+def _folding(host: Host | Pools, method: Callable, results: Callable[[int], PyTree]) -> Callable:
     """`method` of the host as a function of batches [n, ...] whose `vmap` is itself with the new axis folded into n."""
 
     def guarded(*values: Any) -> Any:
@@ -162,14 +163,14 @@ def _shape(count: int, dtype: Any, shape: tuple[int, ...] = ()) -> jax.ShapeDtyp
     return jax.ShapeDtypeStruct((count, *shape), dtype)
 
 
-def _observations(host: Host, count: int) -> PyTree:
+def _observations(host: Host | Pools, count: int) -> PyTree:
     return jax.tree.map(lambda leaf: _shape(count, leaf.dtype, leaf.shape), spaces.zeros(host.space))
 
 
-def _remember(make: Callable[[Host], Callable]) -> Callable[[Host], Callable]:
-    made: dict[Host, Callable] = {}
+def _remember(make: Callable[[Host | Pools], Callable]) -> Callable[[Host | Pools], Callable]:
+    made: dict[Host | Pools, Callable] = {}
 
-    def get(host: Host) -> Callable:
+    def get(host: Host | Pools) -> Callable:
         if host not in made:
             made[host] = make(host)
         return made[host]
@@ -178,22 +179,22 @@ def _remember(make: Callable[[Host], Callable]) -> Callable[[Host], Callable]:
 
 
 @_remember
-def _reset(host: Host) -> Callable:
+def _reset(host: Host | Pools) -> Callable:
     return _folding(host, host.reset, lambda n: (_shape(n, jnp.int32), _observations(host, n)))
 
 
 @_remember
-def _renew(host: Host) -> Callable:
+def _renew(host: Host | Pools) -> Callable:
     return _folding(host, host.renew, lambda n: (_shape(n, jnp.int32), _shape(n, jnp.int32), _observations(host, n)))
 
 
 @_remember
-def _step(host: Host) -> Callable:
+def _step(host: Host | Pools) -> Callable:
     return _folding(host, host.step, lambda n: _step_results(host, n))
 
 
 @_remember
-def _advance(host: Host) -> Callable:
+def _advance(host: Host | Pools) -> Callable:
     def results(n: int) -> PyTree:
         slot, *row = _step_results(host, n)
         return (slot, slot), _observations(host, n), tuple(row)
@@ -201,7 +202,7 @@ def _advance(host: Host) -> Callable:
     return _folding(host, host.step_and_renew, results)
 
 
-def _step_results(host: Host, count: int) -> PyTree:
+def _step_results(host: Host | Pools, count: int) -> PyTree:
     reward = _shape(count, jnp.float32, host.spec.reward_shape)
     flags = (_shape(count, bool), _shape(count, bool), _shape(count, jnp.float32))
     return _shape(count, jnp.int32), _observations(host, count), reward, *flags
