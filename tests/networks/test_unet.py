@@ -19,37 +19,37 @@ def test_mish_is_x_tanh_softplus_also_far_out():
     np.testing.assert_allclose(mish(jnp.asarray(x)), x * np.tanh(np.logaddexp(0.0, x)), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (3, 2)])
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (3, 2), (1, 1)])
 def test_a_convolution_sums_over_its_window(kernel, stride):
     layer, x = Convolution(3, 4, kernel, stride=stride, key=KEY), RANDOM.normal(size=(8, 3)).astype(np.float32)
-    weight, bias = np.asarray(layer.line.weight).reshape(kernel, 3, 4), np.asarray(layer.line.bias)
+    bias = np.asarray(layer.bias)
     expected = np.zeros((8 // stride, 4)) + bias
     for out in range(8 // stride):
         for i in range(kernel):
             at = out * stride + i - kernel // 2
             if 0 <= at < 8:
-                expected[out] += x[at] @ weight[i]
-    np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-5)
+                expected[out] += np.asarray(layer.weights[i]) @ x[at]
+    np.testing.assert_allclose(layer(jnp.asarray(x.T)).T, expected, atol=1e-5)
 
 
 def test_doubling_is_the_transposed_convolution_of_kernel_4_and_stride_2():
     layer, x = Doubling(3, key=KEY), RANDOM.normal(size=(5, 3)).astype(np.float32)
-    even, odd = (np.asarray(line.weight).reshape(2, 3, 3) for line in (layer.even, layer.odd))
+    even, odd = (np.asarray(half.weights).swapaxes(1, 2) for half in (layer.even, layer.odd))
     kernel = np.stack([odd[1], even[1], odd[0], even[0]])  # of out = 2 in - 1 + i, with one step cut off at either side
     expected = np.zeros((12, 3))
     for at in range(5):
         for i in range(4):
             expected[2 * at + i] += x[at] @ kernel[i]
     expected = expected[1:11] + np.tile([np.asarray(layer.even.bias), np.asarray(layer.odd.bias)], (5, 1))
-    np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-5)
+    np.testing.assert_allclose(layer(jnp.asarray(x.T)).T, expected, atol=1e-5)
 
 
 def test_a_block_normalises_groups_of_channels_over_all_steps():
     block, x = Block(3, 4, 3, 2, key=KEY), RANDOM.normal(size=(8, 3)).astype(np.float32)
-    raw = np.asarray(block.convolution(jnp.asarray(x)))
+    raw = np.asarray(block.convolution(jnp.asarray(x.T))).T
     halves = [raw[:, :2], raw[:, 2:]]
     normed = np.concatenate([(half - half.mean()) / np.sqrt(half.var() + 1e-5) for half in halves], axis=1)
-    np.testing.assert_allclose(block(jnp.asarray(x)), mish(jnp.asarray(normed)), atol=1e-4)
+    np.testing.assert_allclose(block(jnp.asarray(x.T)).T, mish(jnp.asarray(normed)), atol=1e-4)
 
 
 def test_the_published_sizes_have_sixty_five_million_parameters():

@@ -1,6 +1,7 @@
 """A one-dimensional U-Net over steps that is told a condition at every block (Chi et al. 2023, "Diffusion Policy", arXiv 2303.04137).
 
-Convolutions are matrix products over windows of steps: on a processor that is several times as fast as a convolution of few steps.
+Convolutions are sums of matrix products, weight times steps: on a processor that is several times as fast as a convolution of few steps,
+and since weights stand on the left and steps in columns, none of the products that gradients need turns a weight over.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from policylab.errors import BadInput
-from policylab.networks.mlp import MLP, Linear
+from policylab.networks.mlp import MLP
 
 
 def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -25,50 +26,54 @@ def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x * odd / (odd + 2.0)
 
 
-def linear(inputs: int, outputs: int, *, key: PRNGKeyArray) -> Linear:
-    """A fresh layer."""
-    return Linear.of(jax.random.uniform(key, ((inputs + 1) * outputs,), minval=-1.0, maxval=1.0), inputs, outputs)
-
-
-def stacked(
-    x: Float[Array, "time channel"], kernel: int, *, before: int, after: int, stride: int = 1
-) -> Float[Array, "out all"]:
-    """Every `stride`-th window of `kernel` steps, its channels side by side; zeros stand `before` the first step and `after` the last."""
-    padded = jnp.pad(x, ((before, after), (0, 0)))
-    count = (padded.shape[0] - kernel) // stride + 1
-    return jnp.concatenate([padded[i : i + (count - 1) * stride + 1 : stride] for i in range(kernel)], axis=1)
+def summed(
+    weights: Sequence[Float[Array, "output input"]], x: Float[Array, "input time"], *, before: int, stride: int = 1
+) -> Float[Array, "output out"]:
+    """The sum over i of weights[i] x[:, stride t + i - before], at every `stride`-th step t. Steps outside are zeros, with which nothing is
+    multiplied: of a kernel of 5 over 4 steps that is a third."""
+    steps, count, total = x.shape[1], x.shape[1] // stride, 0.0
+    for i, weight in enumerate(weights):
+        offset = i - before
+        first, end = max(0, -(offset // stride)), min(count, (steps - 1 - offset) // stride + 1)
+        if first < end:
+            part = weight @ x[:, stride * first + offset : stride * (end - 1) + offset + 1 : stride]
+            total = total + jnp.pad(part, ((0, 0), (first, count - end)))
+    return jnp.asarray(total)
 
 
 class Convolution(eqx.Module):
-    """x * weight + bias over windows of `kernel` steps; `stride` 2 halves the steps."""
+    """A weighted sum over windows of `kernel` steps, with a matrix for each step of the window; `stride` 2 halves the steps."""
 
-    line: Linear
-    kernel: int = eqx.field(static=True)
+    weights: tuple[Float[Array, "output input"], ...]
+    bias: Float[Array, " output"]
     stride: int = eqx.field(static=True)
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, key: PRNGKeyArray):
-        self.line, self.kernel, self.stride = linear(kernel * inputs, outputs, key=key), kernel, stride
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, key: PRNGKeyArray):
+        """Uniform in +-1/sqrt(kernel * inputs), PyTorch's default."""
+        size = outputs * inputs
+        unit = jax.random.uniform(key, (kernel * size + outputs,), minval=-1.0, maxval=1.0) / math.sqrt(kernel * inputs)
+        *weights, self.bias = jnp.split(unit, [size * i for i in range(1, kernel + 1)])
+        self.weights, self.stride = tuple(weight.reshape(outputs, inputs) for weight in weights), stride
 
-    def __call__(self, x: Float[Array, "time input"]) -> Float[Array, "out output"]:
+    def __call__(self, x: Float[Array, "input time"]) -> Float[Array, "output out"]:
         """As many steps, or half of them."""
-        side = self.kernel // 2
-        return self.line(stacked(x, self.kernel, before=side, after=side, stride=self.stride))
+        return summed(self.weights, x, before=len(self.weights) // 2, stride=self.stride) + self.bias[:, None]
 
 
 class Doubling(eqx.Module):
     """A transposed convolution of kernel 4 and stride 2: each new step is a sum over the two old ones that are nearest."""
 
-    even: Linear
-    odd: Linear
+    even: Convolution
+    odd: Convolution
 
     def __init__(self, channels: int, *, key: PRNGKeyArray):
         keys = jax.random.split(key)
-        self.even, self.odd = (linear(2 * channels, channels, key=k) for k in keys)
+        self.even, self.odd = (Convolution(channels, channels, 2, key=k) for k in keys)
 
-    def __call__(self, x: Float[Array, "time channel"]) -> Float[Array, "twice channel"]:
+    def __call__(self, x: Float[Array, "channel time"]) -> Float[Array, "channel twice"]:
         """Twice the steps."""
-        even, odd = self.even(stacked(x, 2, before=1, after=0)[: len(x)]), self.odd(stacked(x, 2, before=0, after=1))
-        return jnp.stack([even, odd], axis=1).reshape(2 * len(x), -1)
+        even, odd = (summed(half.weights, x, before=b) + half.bias[:, None] for b, half in ((1, self.even), (0, self.odd)))
+        return jnp.stack([even, odd], axis=2).reshape(len(x), -1)
 
 
 class Block(eqx.Module):
@@ -83,13 +88,13 @@ class Block(eqx.Module):
         self.convolution = Convolution(inputs, outputs, kernel, key=key)
         self.scale, self.shift, self.groups = jnp.ones(outputs), jnp.zeros(outputs), groups
 
-    def __call__(self, x: Float[Array, "time input"]) -> Float[Array, "time output"]:
+    def __call__(self, x: Float[Array, "input time"]) -> Float[Array, "output time"]:
         """As many steps."""
         x = self.convolution(x)
-        grouped = x.reshape(len(x), self.groups, -1)
-        mean = grouped.mean((0, 2), keepdims=True)
-        spread = jax.lax.rsqrt(jnp.mean((grouped - mean) ** 2, (0, 2), keepdims=True) + 1e-5)
-        return mish(((grouped - mean) * spread).reshape(x.shape) * self.scale + self.shift)
+        grouped = x.reshape(self.groups, -1)
+        centred = grouped - grouped.mean(1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(jnp.mean(centred**2, 1, keepdims=True) + 1e-5)
+        return mish(normed.reshape(x.shape) * self.scale[:, None] + self.shift[:, None])
 
 
 class Residual(eqx.Module):
@@ -97,17 +102,17 @@ class Residual(eqx.Module):
 
     first: Block
     second: Block
-    film: Linear
-    past: Linear | None
+    film: Convolution
+    past: Convolution | None
 
     def __init__(self, inputs: int, outputs: int, condition: int, kernel: int, groups: int, *, key: PRNGKeyArray):
         keys = jax.random.split(key, 4)
         self.first = Block(inputs, outputs, kernel, groups, key=keys[0])
         self.second = Block(outputs, outputs, kernel, groups, key=keys[1])
-        self.film = linear(condition, 2 * outputs, key=keys[2])
-        self.past = None if inputs == outputs else linear(inputs, outputs, key=keys[3])
+        self.film = Convolution(condition, 2 * outputs, key=keys[2])
+        self.past = None if inputs == outputs else Convolution(inputs, outputs, key=keys[3])
 
-    def __call__(self, x: Float[Array, "time input"], told: Float[Array, " condition"]) -> Float[Array, "time output"]:
+    def __call__(self, x: Float[Array, "input time"], told: Float[Array, "condition 1"]) -> Float[Array, "output time"]:
         """As many steps; `told` is the condition after an activation."""
         scale, shift = jnp.split(self.film(told), 2)
         return self.second(scale * self.first(x) + shift) + (x if self.past is None else self.past(x))
@@ -127,7 +132,7 @@ class UNet(eqx.Module):
     up: tuple[tuple[Residual, Residual], ...]
     double: tuple[Doubling, ...]
     last: Block
-    out: Linear
+    out: Convolution
     steps: int = eqx.field(static=True)
     channels: int = eqx.field(static=True)
     condition: int = eqx.field(static=True)
@@ -155,14 +160,14 @@ class UNet(eqx.Module):
         self.up = tuple((residual(2 * b, a), residual(a, a)) for a, b in reversed(pairs[1:]))
         self.double = tuple(Doubling(a, key=next(keys)) for a, _ in reversed(pairs[1:]))
         self.last = Block(widths[0], widths[0], kernel, groups, key=next(keys))
-        self.out = linear(widths[0], channels, key=next(keys))
+        self.out = Convolution(widths[0], channels, key=next(keys))
         self.steps, self.channels, self.condition = steps, channels, condition
 
     def __call__(self, x: Float[Array, " input"]) -> Float[Array, " output"]:
         """One sample."""
         condition, x, level = jnp.split(x, [self.condition, self.condition + self.steps * self.channels])
-        told = mish(jnp.concatenate([self.level(level), condition]))
-        x, kept = x.reshape(self.steps, self.channels), []
+        told = mish(jnp.concatenate([self.level(level), condition]))[:, None]
+        x, kept = x.reshape(self.steps, self.channels).T, []
         for i, (first, second) in enumerate(self.down):
             x = second(first(x, told), told)
             kept.append(x)
@@ -170,8 +175,8 @@ class UNet(eqx.Module):
         for block in self.middle:
             x = block(x, told)
         for (first, second), double in zip(self.up, self.double, strict=True):
-            x = double(second(first(jnp.concatenate([x, kept.pop()], axis=1), told), told))
-        return self.out(self.last(x)).reshape(-1)
+            x = double(second(first(jnp.concatenate([x, kept.pop()]), told), told))
+        return self.out(self.last(x)).T.reshape(-1)
 
 
 def parameters(network: eqx.Module) -> int:
