@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -16,7 +17,7 @@ from PIL import Image
 import policylab as lab
 from policylab import cli, registry
 from policylab.claim import Claim, Greater
-from policylab.commands import COMMANDS, choosing, literals, output
+from policylab.commands import COMMANDS, acting, choosing, literals, output
 from policylab.data.loading import save
 from policylab.errors import BadInput
 from tests.data.builders import pendulum_steps
@@ -37,6 +38,14 @@ class Mine(_BC):
     batch_size: int = lab.setting(16, "steps per update", low=1)
     policy: lab.Form = lab.setting(lab.Gaussian(width=8, depth=1), "the form")
     steps: int = lab.setting(3, "a name that the command has taken")
+
+
+@lab.settings
+class Blind(Mine):
+    """Learns something, and no policy."""
+
+    def products(self, state):
+        return {"encoder": Mine.products(self, state)["policy"]}
 '''
 
 
@@ -190,6 +199,7 @@ def test_worlds_and_learners_are_read_inside_of_learners():
         ("MBPO(agent=3)", "MBPO.agent is 3: give a learner"),
         ("EnsembleDynamics(world=Gaussian())", "give the shape of a world, such as DynamicsEnsemble"),
         ("SINDy(world=DynamicsEnsemble())", "such as SparseDynamics"),
+        ("TD3BC(policy=Gaussian())", "TD3BC climbs its critic with one action per observation and Gaussian draws"),
         ("Diffusion(sampler='hune')", "Diffusion.sampler is 'hune': choose one of ddim, euler, heun, ancestral"),
     ):
         with pytest.raises(BadInput, match=words):
@@ -235,6 +245,20 @@ def test_train_evaluates_saves_and_tells(run, world, capsys):
     assert found["report"] == "told/report.html"
     assert "--steps 40 --seeds 2 --episodes 2 --out told-again" in page
     assert all(f"{value:.0f}" in page for value in found["evaluation"]["return"]["values"])
+
+
+def test_learners_that_act_get_the_source_that_answers_them():
+    free = argparse.Namespace(steps=3, copies=None, warmup=10, capacity=None, collect=None, updates=None)
+    fixed = argparse.Namespace(**{**vars(free), "warmup": None})
+    river, room = lab.load_task("riverswim"), lab.load_task("pointmaze/umaze")
+    goals = lab.GoalConditioned(lab.TD3(), part="achieved_goal", into="desired_goal")
+    for learner, task, options, source in (
+        (lab.UCBVI(), river, fixed, lab.Rollout),
+        (lab.REINFORCE(), river, fixed, lab.Rollout),
+        (goals, room, free, lab.Hindsight),
+        (lab.DQN(), river, free, lab.Replay),
+    ):
+        assert type(acting.source_of(options, learner, task)[0]) is source
 
 
 def test_a_learner_learns_by_acting(capsys):
@@ -333,6 +357,17 @@ def test_an_own_learner_trains_and_comes_back(capsys):
     assert len(again["return"]["values"]) == 2
     assert cli.main(["evaluate", "own", "--environment", "Pendulum-v1"]) == 2
     assert "learner" in capsys.readouterr().err
+
+
+def test_a_learner_without_a_policy_is_not_played_with(capsys):
+    data = "--data pendulum.npz --environment Pendulum-v1 --steps 2 --seeds 1"
+    found = document(f"train mine.py:Blind {data} --out blind", capsys)
+    assert (found["evaluation"], found["policy"]) == (None, None)
+    assert "It learns no policy, so that nothing was played; it offers encoder" in Path(found["report"]).read_text()
+    text = said(f"train mine.py:Blind {data} --out blind --resume", capsys)
+    assert "2 updates of 1 seed in" in text
+    assert "Blind learns no policy, so that nothing was played" in text
+    assert "policylab evaluate" not in text
 
 
 def test_diagnose_prints_the_card_and_keeps_it(capsys, world):

@@ -44,10 +44,12 @@ def check(options: argparse.Namespace) -> None:
 
 
 def source_of(options: argparse.Namespace, learner: Learner, task: Task) -> tuple[Source, dict[str, Any]]:
-    """A rollout for a learner of its own doing, a replay for any other; and what it is in numbers, `steps` of every seed over the
-    whole run among them. Raises `BadInput` for settings that the learner's source does not have."""
+    """A rollout for a learner of its own doing or of whole episodes, a replay for any other, with goals if it asks for some; and what
+    it is in numbers, `steps` of every seed over the whole run among them. Raises `BadInput` for settings that the learner's source does not have."""
     environment = task.environment()
-    if learner.on_policy:
+    from policylab.learner import WholeEpisodes
+
+    if learner.on_policy or any(isinstance(request, WholeEpisodes) for request in learner.needs.values()):
         from policylab.sources.rollout import Rollout
 
         for name in ("copies", *_OF_REPLAY):

@@ -113,7 +113,20 @@ def made(cls: Any, given: list[Any], named: dict[str, Any], label: str) -> Any:
             settings[name] = _fitting(settings[name], kind, f"{cls.__name__}.{name}")
     value = cls(**settings)
     check(value)
+    _require_deterministic(value)
     return value
+
+
+def _require_deterministic(learner: Any) -> None:
+    """Raise `BadInput` where a learner of values whose own form is a deterministic policy got one that draws its actions."""
+    row = next((field for field in dataclasses.fields(learner) if field.name == "policy"), None)
+    if row is None or "reward" not in getattr(learner, "uses", ()) or type(row.default).__name__ != "Deterministic":
+        return
+    if type(learner.policy).__name__ != "Deterministic":
+        raise BadInput(
+            f"{type(learner).__name__} climbs its critic with one action per observation and {type(learner.policy).__name__} draws"
+            " actions: give --policy Deterministic(), or choose a learner such as iql or sac"
+        )
 
 
 def _fitting(value: Any, kind: str, label: str) -> Any:

@@ -93,6 +93,8 @@ def test_td3_by_hand(dataset):
 
 def test_ddpg_is_one_critic_without_noise_that_moves_everything_every_time(dataset):
     learner = lab.DDPG(**SMALL, policy=lab.Deterministic(width=8, depth=1))
+    with pytest.raises(lab.BadInput, match="Gaussian draws actions: choose policy=Deterministic"):
+        replace(learner, policy=lab.Gaussian()).init(dataset.spec, key=KEY)
     state, batch, weight = prepare(learner, dataset, "target_policy", "target_critic")
     after, metrics = jax.jit(lambda s: learner.update(s, batch, clock=Clock(jnp.asarray(1), jnp.asarray(10)), key=KEY))(state)
     next_action = jax.vmap(lambda o: state["target_policy"].act(o, None, key=KEY)[0])(batch.next_observation)

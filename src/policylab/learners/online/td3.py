@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from policylab.errors import BadInput
 from policylab.experience import Spec, Window
 from policylab.hyperparameters import setting, settings
 from policylab.learner import Clock, Each, Learner, Request, Sometimes, Steps
@@ -56,7 +57,12 @@ class TD3(Learner):
         return {"transitions": Steps(self.batch_size, n=self.n, discount=float(self.discount) if self.n > 1 else 1.0)}
 
     def init(self, spec: Spec, *, key: PRNGKeyArray, given: Mapping[str, Any] = {}) -> dict[str, PyTree]:
-        """Fresh networks; targets equal them."""
+        """Fresh networks; targets equal them. Raises `BadInput` for a form that draws its actions."""
+        if not isinstance(self.policy, Deterministic):
+            raise BadInput(
+                f"{type(self).__name__} climbs its critic with one action per observation and {type(self.policy).__name__} draws"
+                " actions: choose policy=Deterministic(), or a learner such as SAC"
+            )
         policy_key, critic_key = jax.random.split(key)
         policy = self.policy.build(spec, key=policy_key)
         critic = ActionValue(spec, width=self.width, depth=self.depth, members=self.members, key=critic_key)
