@@ -270,12 +270,12 @@ def test_a_learner_learns_by_acting(capsys):
     assert (found["acting"]["kind"], found["acting"]["environments"], found["acting"]["steps"]) == ("replay", 2, 30 + 2 * 20)
     assert len(found["evaluation"]["return"]["values"]) == 2
     assert lab.load_run("acted").step == 20
-    text = said(f"train a2c {acting} --steps 3 --width 8 --depth 1 --learner-steps 5 --environments 4 --out rolled", capsys)
+    text = said(f"train a2c {acting} --steps 3 --width 8 --depth 1 --learner-steps 5 --environments 4 --no-report --out rolled", capsys)
     assert "60 steps in Pendulum-v1 per seed" in text
 
 
 def test_seeds_start_where_asked(capsys):
-    found = document(f"train {TINY} --data good.npz --steps 10 --seeds 2 --seed 5 --out numbered", capsys)
+    found = document(f"train {TINY} --data good.npz --steps 10 --seeds 2 --seed 5 --no-report --out numbered", capsys)
     assert found["seeds"] == [5, 6]
 
 
@@ -292,7 +292,7 @@ def test_resuming_goes_on_and_writes_the_page_again_where_it_can_be_drawn(run, c
 
 
 def test_progress_goes_to_standard_error(capsys):
-    assert cli.main(shlex.split(f"train {TINY} --data good.npz --steps 10 --seeds 2 --json --out quiet")) == 0
+    assert cli.main(shlex.split(f"train {TINY} --data good.npz --steps 10 --seeds 2 --no-report --json --out quiet")) == 0
     out, err = capsys.readouterr()
     json.loads(out)
     assert "100%" in err

@@ -99,6 +99,7 @@ def test_the_document_is_strict_json_and_never_says_d4rl(comparison):
     assert document["tasks"][0]["scale"] == "score: 0 = random, 100 = expert, Reach-v1"
     assert len(document["arms"]["iql"]["tasks"]["reach"]["values"]["score"]) == 4
     assert document["arms"]["iql"]["aggregates"]["iqm"]["method"] == "jackknife"
+    assert "curve" not in document["arms"]["iql"]["tasks"]["reach"]
     assert "d4rl" not in (text + str(comparison)).lower()
 
 
@@ -109,7 +110,10 @@ def test_the_table_holds_every_arm_and_verdict(comparison):
 
 
 def test_the_same_arms_do_not_differ():
-    same = compare({"one": BC, "two": BC}, [TASK], seeds=3, steps=20, episodes=3)
+    same = compare({"one": BC, "two": BC}, [TASK], seeds=3, steps=20, episodes=3, every=10)
+    assert same.curves["two"]["reach"].steps.tolist() == [10, 20]
+    assert same.curves["two"]["reach"].values.shape == (2, 3)
+    assert same.to_json()["arms"]["two"]["tasks"]["reach"]["curve"]["steps"] == [10, 20]
     assert same.differences[0].difference == 0.0
     assert same.differences[0].verdict == "undecided"
     assert same.improvement["two"].value == 0.5

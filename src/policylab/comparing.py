@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from policylab.comparison import Comparison
+from policylab.comparison import Comparison, Curve
 from policylab.errors import BadInput
 from policylab.evaluation.dynamics import dynamics_of, scale_of
 from policylab.evaluation.task_scores import REPORT_KEY, trials_of
@@ -36,6 +36,7 @@ def compare(
     tuning_episodes: int | None = None,
     level: float = 0.95,
     sample: bool = False,
+    every: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -45,8 +46,9 @@ def compare(
     `tasks` are tasks or their names; `data` names the dataset of all of them, or maps a task's name to a dataset's name, a
     path, a Recording or a Source. Policies play their mode (or `sample`) on `episodes` episodes per seed, the same ones for
     every arm and seed. With `tune` every arm first gets the same number of trials, on `tuning_seeds` seeds and on episodes of
-    their own; one setting is chosen per arm for all tasks. With `out` every run is kept in `out/ARM/TASK`, and `resume` goes on
-    there. The first arm is the one that the others are compared with.
+    their own; one setting is chosen per arm for all tasks. With `every` the modes of the reported runs' policies are evaluated
+    every so many updates, too, on episodes that no other number uses: learning curves, which decide nothing. With `out` every
+    run is kept in `out/ARM/TASK`, and `resume` goes on there. The first arm is the one that the others are compared with.
 
     Raises `BadInput` before anything is trained if an arm cannot learn from these data, fewer than 2 seeds, or tasks whose
     scores have no common scale; `Diverged` if a reported run does.
@@ -68,13 +70,19 @@ def compare(
         chosen[name] = choose(name, trials[name], places, sources, **options)
 
     metrics: dict[str, list[dict[str, np.ndarray]]] = {}
+    curves: dict[str, dict[str, Curve]] = {}
     seconds: dict[str, float] = {}
     finals = {name: learner if (won := chosen[name]) is None else won.learner for name, learner in arms.items()}
     for name, learner in finals.items():
-        started, metrics[name] = time.perf_counter(), []
+        started, metrics[name], curves[name] = time.perf_counter(), [], {}
         for task_name, task in places.items():
             folder = None if out is None else Path(out) / name.replace("/", "-") / task_name.replace("/", "-")
-            run = train(learner, sources[task_name], steps=steps, seeds=numbers, out=folder, resume=resume, progress=progress)
+            run = train(
+                learner, sources[task_name], steps=steps, seeds=numbers, out=folder, resume=resume, progress=progress,
+                evaluate=None if every is None else task, every=every, episodes=episodes,
+            )  # fmt: skip
+            if every is not None:
+                curves[name][task_name] = _curve(run)
             metrics[name].append(_per_seed(run, task, episodes, not sample))
         seconds[name] = time.perf_counter() - started
     return Comparison(
@@ -96,6 +104,7 @@ def compare(
             for name, rows in metrics.items()
         },
         seconds=seconds,
+        curves=curves if every is not None else {},
     )
 
 
@@ -164,6 +173,11 @@ def _check_policy(name: str, learner: Learner, source: Source) -> None:
     offered = jax.eval_shape(lambda key: live.products(live.init(source.spec, key=key)), jax.random.key(0))
     if "policy" not in offered:
         raise BadInput(f"{name} learns no policy: it offers {', '.join(offered)}; compare learners that do")
+
+
+def _curve(run: Run) -> Curve:
+    rows = run.evaluations
+    return Curve(np.asarray([row["step"] for row in rows]), np.asarray([row["evaluation"]["score"] for row in rows], float))
 
 
 def _per_seed(run: Run, task: Task, episodes: int, mode: bool) -> dict[str, np.ndarray]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from policylab import registry
 from policylab.evaluation import aggregates
@@ -33,9 +34,17 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Scores [point, seed] after so many updates, on episodes of their own; they decide nothing."""
+
+    steps: Int[np.ndarray, " point"]
+    values: Float[np.ndarray, "point seed"]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Arms on equal terms. `metrics[arm][metric]` has shape [seed, task]; `score` is on the tasks' 0-100 scale where they have
-    one (see `scales`), else the return. The first arm is the reference."""
+    one (see `scales`), else the return. `curves[arm][task]` are there if they were asked for. The first arm is the reference."""
 
     learners: Mapping[str, Learner]
     tuned: Mapping[str, Tuned | None]
@@ -52,6 +61,7 @@ class Comparison:
     level: float
     metrics: Mapping[str, Mapping[str, np.ndarray]]
     seconds: Mapping[str, float]
+    curves: Mapping[str, Mapping[str, Curve]] = field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, np.ndarray]:
@@ -141,10 +151,15 @@ class Comparison:
                 task: {
                     "score": asdict(self.by_task(name)[column]),
                     "values": {metric: table[:, column].tolist() for metric, table in self.metrics[name].items()},
+                    **self._curve(name, task),
                 }
                 for column, task in enumerate(self.tasks)
             },
         }
+
+    def _curve(self, name: str, task: str) -> dict[str, Any]:
+        curve = self.curves.get(name, {}).get(task)
+        return {} if curve is None else {"curve": {"steps": curve.steps.tolist(), "score": curve.values.tolist()}}
 
     def __str__(self) -> str:
         reference = next(iter(self.learners))

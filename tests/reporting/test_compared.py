@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import policylab as lab
-from policylab.comparison import Comparison
+from policylab.comparison import Comparison, Curve
 from policylab.tuning import Tuned
 from tests.reporting.pages import alone
 
@@ -51,6 +51,7 @@ def test_arms_differences_seeds_and_trials_are_all_there(comparison, tmp_path):
     assert "&lt;script&gt;x&lt;/script&gt; $a_b$" in page
     assert "lab.IQL(expectile=0.9)" in page
     assert page.count("<img") == 1
+    assert "Learning curves" not in page
     assert "sec&lt;ond: bc" in page  # in the words for those who cannot see the picture
 
 
@@ -67,3 +68,11 @@ def test_an_untuned_comparison_on_one_task_of_plain_returns(comparison, tmp_path
     assert "Task by task" not in page
     assert "optimality" not in page
     assert "2 seeds leave wide intervals" in page
+
+
+def test_learning_curves_stand_there_if_they_were_recorded(comparison, tmp_path):
+    curve = Curve(np.asarray([100, 200, 300]), np.linspace(1, 15, 15).reshape(3, 5))
+    page = lab.report(dataclasses.replace(comparison, curves={"bc": {"first": curve}}), tmp_path / "page.html").read_text()
+    alone(page)
+    assert "Learning curves on first: bc from 3.00 to 13.0" in page
+    assert page.count("<img") == 2

@@ -50,6 +50,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         tuning_seeds=options.tuning_seeds,
         level=options.level,
         sample=options.sample,
+        every=options.every,
         out=place,
         resume=options.resume,
         progress=True,
@@ -94,6 +95,12 @@ def _parser() -> Parser:
     terms.add_argument("--seeds", type=whole(2), default=10, metavar="N", help="reported training seeds")
     terms.add_argument("--steps", type=whole(), default=50_000, metavar="N", help="updates of every run")
     terms.add_argument("--episodes", type=whole(), default=50, metavar="N", help="episodes per seed and task")
+    terms.add_argument(
+        "--every",
+        type=whole(),
+        metavar="N",
+        help="evaluate the reported runs every N updates too, for the page's learning curves",
+    )
     terms.add_argument("--sample", action="store_true", help="let policies sample their actions (default: take their mode)")
     terms.add_argument("--level", type=real(0, 1), default=0.95, metavar="P", help="of the intervals, together")
     terms.add_argument(

@@ -56,7 +56,7 @@ def written(page: Callable[[Path], Any], place: Path | None, kept: str) -> tuple
     except BadInput as reason:
         why = str(reason)
     except OSError as error:
-        why = f"{error.filename or place}: {error.strerror or error}"
+        why = f"{place}: {error.strerror or error}"
     except Exception as error:  # of drawing libraries, which raise what they like
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     else:

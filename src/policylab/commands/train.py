@@ -14,6 +14,7 @@ from policylab.commands.output import Result, claim_place
 from policylab.errors import BadInput
 
 _EXAMPLE = 'policylab train iql --task pointmaze/umaze --dataset mixed --steps 20000 --seeds 5 --policy "Gaussian(width=128)"'
+_WORDS = {"kind": "source", "environments": "copies acting at once", "steps": "steps taken per seed"}  # of acting, on the page
 _ONLINE = "policylab train sac --online --environment Pendulum-v1 --steps 10000 --seeds 3"
 
 
@@ -27,12 +28,13 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     page = paging.place_of_page(options, place)
     material = _acted(options, learner) if options.online else _logged(options)
     material = replace(material, source=imagining.around(learner, material.source))
-    task = inputs.judge(options) if options.episodes else None
 
     from policylab.evaluation.occasional import occasional, told
     from policylab.training import check_fit, train
 
     check_fit(learner, material.source, options.steps, {})  # before a tracker writes anything
+    plays = _learns_policy(learner, material.source)
+    task = material.task if options.episodes and plays else None
     rare = occasional(learner, material.source)
     run = train(
         learner,
@@ -48,9 +50,7 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         trackers=[_without_absent(tracker, rare) for tracker in _trackers(options)],
         progress=True,
     )
-    policy = None
-    if "policy" in run.products(seed=run.seeds[0]):
-        policy = run.save_policy(place / "policy.safetensors", seed=run.seeds[0])
+    policy = run.save_policy(place / "policy.safetensors", seed=run.seeds[0]) if plays else None
     last = run.metrics[-1]
     last = {**last, "metrics": told(last["metrics"], rare)}
     known = {"rare": rare, "folder": place, "repeat": paging.repeated("train", argv, place)}
@@ -66,11 +66,13 @@ def _page(run: Any, path: Path, options: argparse.Namespace, material: _Material
     from policylab.reporting.trained import Background, report_training
 
     judge = material.task
-    facts = about_data(material.source if material.recording is None else material.recording)
-    facts |= {
-        name: f"{value:,}" if isinstance(value, int) else str(value)
-        for name, value in material.document.get("acting", {}).items()
-    }
+    if material.recording is not None:
+        facts = about_data(material.recording)
+    else:
+        acting = {name: value for name, value in material.document["acting"].items() if name != "environment"}
+        facts = {
+            _WORDS.get(name, name): f"{value:,}" if isinstance(value, int) else str(value) for name, value in acting.items()
+        }
     played: dict[str, Any] = {}
     if judge is not None:
         played = {"where": judge.environment(), "place": judge.name, "caution": judge.caution, "episodes": options.episodes}
@@ -78,6 +80,16 @@ def _page(run: Any, path: Path, options: argparse.Namespace, material: _Material
         facts["dynamics"] = dynamics_of(judge)
     background = Background(learned_from=material.called, facts=facts, recording=material.recording, **played, **known)
     report_training(run, path, background)
+
+
+def _learns_policy(learner: Any, source: Any) -> bool:
+    """Whether a policy is among what the learner offers; worlds, encoders and scorers have none, and nothing is played with them."""
+    import jax
+
+    from policylab.hyperparameters import traced
+
+    live = traced(learner)
+    return "policy" in jax.eval_shape(lambda key: live.products(live.init(source.spec, key=key)), jax.random.key(0))
 
 
 def _without_absent(tracker: Callable[[dict[str, Any]], None], rare: frozenset[str]) -> Callable[[dict[str, Any]], None]:
@@ -203,11 +215,15 @@ def _report(
         "policy": None if policy is None else str(policy),
         "report": page[0],
     }
-    lines = [f"{run.name} on {material.name}: {run.step:,} updates of {len(run.seeds)} seeds in {last['seconds']:.1f} s"]
+    lines = [
+        f"{run.name} on {material.name}: {run.step:,} updates of {len(run.seeds)} seed{'s' * (len(run.seeds) > 1)} in {last['seconds']:.1f} s"
+    ]
     lines += ["  " + ", ".join(f"{name} {figure(mean)}" for name, (mean, _) in losses.items())]
     if task is not None:
         lines.append(f"last policies (their mode) on {task.name}, {episodes} episodes per seed; {scale_of(task)}:")
         lines += [f"  {name:<14} {row.text}" for name, row in scores.items()]
-    lines.append(f'saved in {place}: policylab.load_run("{place}"), policylab evaluate {place}')
+    if policy is None:
+        lines.append(f"{run.name} learns no policy, so that nothing was played")
+    lines.append(f'saved in {place}: policylab.load_run("{place}")' + (f", policylab evaluate {place}" if policy else ""))
     lines += [page[1]] if page[1] else []
     return Result(document, "\n".join(lines), written=True)

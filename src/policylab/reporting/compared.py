@@ -30,7 +30,7 @@ def report_comparison(found: Comparison, path: str | Path, *, repeat: str = "", 
         paired=f"Each arm minus {reference}, paired: the same seeds and the same episodes for both. The intervals hold together with "
         f"{found.level:.0%}; verdicts follow p by Holm, which is the sharper of the two.",
         found=[_picture(found, unit), *_by_task(found), *_every_seed(found, unit)],
-        background=[_tuning(found), _settings(found)],
+        background=[*_curves(found, unit), _tuning(found), _settings(found)],
         glossary=_WORDS, repeat=repeat or _call(found), facts=_facts(found, folder),
     )  # fmt: skip
     return write_report(path, page)
@@ -127,6 +127,24 @@ def _every_seed(found: Comparison, unit: str) -> list[Section]:
         rows = [[str(seed), *(number(float(values[place])) for values in arms)] for place, seed in enumerate(found.seeds)]
         tables.append(markup.folded(f"{unit}s of all seeds on {task}", markup.table(["seed", *found.learners], rows)))
     return [Section("", "".join(tables))]
+
+
+def _curves(found: Comparison, unit: str) -> list[Section]:
+    """The learning curves, task by task, if they were recorded."""
+    pictures = []
+    for task in found.tasks:
+        curves = {name: tasks[task] for name, tasks in found.curves.items() if task in tasks}
+        if not curves or max(len(curve.steps) for curve in curves.values()) < 2:
+            continue
+        ends = (f"{name} from {number(c.values[0].mean())} to {number(c.values[-1].mean())}" for name, c in curves.items())
+        caption = (
+            f"{task}, in the mode of the policies as they were then, on episodes that no other number uses: a thin line for every seed, a "
+            "thick one for their mean with the band of its 95% Student t interval. Nothing is decided by these curves."
+        )
+        pictures.append(
+            markup.image(panels.arm_curves(curves, unit), "png", f"Learning curves on {task}: {'; '.join(ends)}", caption)
+        )
+    return [Section("Learning curves", "".join(pictures))] if pictures else []
 
 
 def _tuning(found: Comparison) -> Section:

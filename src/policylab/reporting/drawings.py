@@ -77,7 +77,7 @@ def _ways(levels: Float[np.ndarray, " level"], seen: Float[Array, "level sample 
     figure, (axes, ends) = plt.subplots(1, 2, figsize=(6.4, 3.4), width_ratios=(4, 1), sharey=True)
     axes.plot(np.arange(len(levels)), values, color=COLOURS[0], alpha=0.15, linewidth=0.8)
     shown = np.unique(np.linspace(0, len(levels) - 1, _PANELS).round().astype(int))
-    axes.set_xticks(shown, [f"{float(levels[level]):.2g}" for level in shown])
+    axes.set_xticks(shown, [f"{float(levels[level]):.2g}" for level in shown], fontsize=10)
     reach = max(1.1, float(np.quantile(np.abs(values), 0.99)))
     axes.set(xlabel="noise", ylabel="action 0 / √(1 + noise²)", ylim=(-reach, reach))
     ends.hist(values[-1], bins=np.linspace(-reach, reach, 61), orientation="horizontal", color=COLOURS[1])

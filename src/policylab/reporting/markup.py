@@ -75,6 +75,11 @@ def folded(title: str, body: str) -> str:
     return f"<details><summary>{text(title)}</summary>{body}</details>"
 
 
+def code(lines: str) -> str:
+    """Code, as it is to be typed."""
+    return f"<pre class=wrap>{text(lines)}</pre>"
+
+
 def items(sentences: Sequence[str]) -> str:
     """A list."""
     return f"<ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in sentences)}</ul>" if sentences else ""

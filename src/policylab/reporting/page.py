@@ -60,7 +60,7 @@ class Report:
     every_seed: bool = False  # whether learning curves show single seeds, too
     found: Sequence[Section] = ()  # stand below the numbers to believe
     background: Sequence[Section] = ()  # stand below the pictures
-    glossary: Sequence[str] = ()  # which words are explained; none: all
+    glossary: Sequence[str] | None = None  # which words are explained; None: all
     plan: str = ""
     load: str = ""
     repeat: str = ""
@@ -114,7 +114,7 @@ def render(report: Report) -> str:
         f"<h2>Load and run {'the' if won else 'a'} policy</h2><pre class=wrap>{_text(report.load)}</pre>" if report.load else "",
         f"<h2>Repeat all of this</h2><pre class=wrap>{_text(report.repeat)}</pre>" if report.repeat else "",
         _facts(report.facts),
-        _explained(report.glossary or tuple(_GLOSSARY)),
+        _explained(tuple(_GLOSSARY) if report.glossary is None else report.glossary),
     ]  # fmt: skip
     body = "\n".join(part for part in parts if part)
     return (
@@ -215,6 +215,8 @@ def _facts(facts: Mapping[str, str]) -> str:
 
 
 def _explained(words: Sequence[str]) -> str:
+    if not words:
+        return ""
     rows = "\n".join(f"<dt>{_text(word)}</dt><dd>{_text(_GLOSSARY[word])}</dd>" for word in words)
     return str(Section("How to read this", f'<dl class="soft">\n{rows}\n</dl>'))
 

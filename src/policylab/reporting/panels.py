@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
+from policylab.comparison import Curve
 from policylab.reporting.figures import COLOURS, as_png, plotting
 
 _ACROSS = 3  # panels side by side
@@ -17,16 +17,9 @@ MOST = 24  # panels of one picture
 _LONGEST = 34  # letters of a name
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Values [point, seed] after so many steps; what was not reported is not a number, and the line goes over it."""
-
-    steps: Int[np.ndarray, " point"]
-    values: Float[np.ndarray, "point seed"]
-
-
 def curves(curves: Mapping[str, Curve]) -> bytes:
-    """A PNG with a panel for each name: a thin line for every seed and a thick one for their mean, on a scale of its own. At most 24."""
+    """A PNG with a panel for each name: a thin line for every seed and a thick one for their mean, on a scale of its own. At most 24. What
+    was not reported is not a number, and the line goes over it."""
     shown = dict(list(curves.items())[:MOST])
     plt = plotting()
     across = min(_ACROSS, len(shown))

@@ -24,7 +24,7 @@ def evaluation_curves(run: Run) -> list[Section]:
     ]  # a score is a return on a scale
     steps = np.asarray([step for step, _ in rows])
     drawn = {name: panels.Curve(steps, np.asarray([found[name] for _, found in rows], float)) for name in names}
-    caption = "Evaluations on the way, in the mode of the policies as they were then: a thin line for every seed, a thick one for their mean."
+    caption = f"Evaluations on the way, in the mode of the policies as they were then{_lines(run)}."
     content = panels.curves(drawn)
     return [Section("Evaluation while it learned", markup.image(content, "png", _alternative(drawn, "evaluation"), caption))]
 
@@ -36,7 +36,7 @@ def metric_sections(run: Run, rare: Collection[str] | None) -> list[Section]:
         drawn, unsure = metric_curves(stage, rare if stage is run else None)
         if not drawn:
             continue
-        caption = "Means over the updates between two points: a thin line for every seed, a thick one for their mean."
+        caption = f"Means over the updates between two points{_lines(stage)}."
         if unsure:
             caption += f" Points at which {', '.join(unsure)} is exactly 0 in every seed are left out: most likely no update reported it there."
         if len(drawn) > panels.MOST:
@@ -69,6 +69,10 @@ def silent(run: Run, rare: Collection[str] | None) -> list[str]:
     """The metrics that no update reported."""
     reported = {name for row in run.metrics for name in told(row["metrics"], rare or ())}
     return sorted({name for row in run.metrics for name in row["metrics"]} - reported)
+
+
+def _lines(run: Run) -> str:
+    return ": a thin line for every seed, a thick one for their mean" if len(run.seeds) > 1 else ", of the one seed"
 
 
 def without_copies(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,10 +56,10 @@ def report_training(run: Run, path: str | Path, known: Background = Background()
     offered = run.products(seed=run.seeds[0])
     title = f"{run.name} on {known.learned_from}" if known.learned_from else run.name
     page = Report(
-        f"policylab: {title}", _verdict(run, known, found, "policy" in offered), _evidence(run, known, found), "",
+        f"policylab: {title}", _verdict(run, known, found, "policy" in offered), _evidence(run, known, found, "policy" in offered), "",
         found=[*_cautions(run, known), *_tables(run, known, found)], insides=pictures,
-        background=[*evaluation_curves(run), *metric_sections(run, known.rare), *about(run, known)],
-        glossary=_WORDS if found else _WORDS[1:], load=_loading(run, known, offered), repeat=known.repeat or _call(run),
+        background=[*evaluation_curves(run), *metric_sections(run, known.rare), *about(run, known), *_loading(run, known, offered)],
+        glossary=_WORDS if found else (), repeat=known.repeat or _call(run),
         facts={**_circumstances(run), **{f"no picture {i + 1}": why for i, why in enumerate(missing)}, **versions()},
     )  # fmt: skip
     return write_report(path, page)
@@ -97,10 +97,11 @@ def _verdict(run: Run, known: Background, found: Mapping[str, Sequence[float]], 
     )
 
 
-def _evidence(run: Run, known: Background, found: Mapping[str, Sequence[float]]) -> str:
-    words = [f"{_seeds(run).capitalize()}, {run.step:,} updates each, the last policies and not the best on the way."]
+def _evidence(run: Run, known: Background, found: Mapping[str, Sequence[float]], policy: bool) -> str:
+    last = ", the last policies and not the best on the way" if policy else ""
+    words = [f"{_seeds(run).capitalize()}, {run.step:,} updates{' each' if len(run.seeds) > 1 else ''}{last}."]
     if found and known.episodes:
-        words.append(f"Every seed's policy played its mode for {known.episodes} whole episodes, the same for all seeds.")
+        words.append(f"The mode of every seed's policy played {known.episodes} whole episodes, the same for all seeds.")
     if found and len(run.seeds) == 1:
         words.append("One seed says nothing about training again: train five to learn how much of this is chance.")
     return " ".join([*words, known.caution]).strip()
@@ -158,7 +159,7 @@ def about(run: Run, known: Background) -> list[Section]:
             facts |= ({"learned from": known.learned_from} if known.learned_from else {}) | dict(known.facts)
         facts |= {
             "observation": spaces.describe(stage.spec.observation), "action": spaces.describe(stage.spec.action),
-            "updates": f"{stage.step:,} of every seed", "seeds": ", ".join(map(str, stage.seeds)),
+            "updates": f"{stage.step:,}{' of every seed' if len(stage.seeds) > 1 else ''}", "seeds": ", ".join(map(str, stage.seeds)),
         }  # fmt: skip
         changed = differing(stage.learner)
         rows = [[name, value, default, help] for name, value, default, help in changed]
@@ -206,13 +207,14 @@ def _moment(policy: Policy, known: Background, key: Any) -> Moment | None:
     return None if known.where is None else middle_of_an_episode(policy, known.where, seed=0)
 
 
-def _loading(run: Run, known: Background, offered: Mapping[str, Any]) -> str:
+def _loading(run: Run, known: Background, offered: Mapping[str, Any]) -> list[Section]:
     if known.folder is None:
-        return ""
+        return []
     lines = ["import policylab as lab\n", f'run = lab.load_run("{known.folder}")']
     if "policy" in offered:
-        lines.append(f'policy = run.policy(seed={run.seeds[0]}).mode()   # or every seed\'s: run.products()["policy"]')
-    return "\n".join([*lines, f"run.products(seed={run.seeds[0]})   # {', '.join(offered)}"])
+        lines.append(f'policy = run.policy(seed={run.seeds[0]}).mode()   # every seed\'s: run.products()["policy"]')
+    lines.append(f"run.products(seed={run.seeds[0]})   # {', '.join(offered)}")
+    return [Section("Load what was learned", markup.code("\n".join(lines)))]
 
 
 def _call(run: Run) -> str:
