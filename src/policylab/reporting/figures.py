@@ -48,8 +48,11 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> Non
         axes.text(x, placed, f"  {name}", color=colour, va="center", fontsize=11, clip_on=False)
 
 
-def learning_curves(curves: Mapping[str, Mapping[str, Any]], unit: str) -> bytes:
-    """Mean over seeds with a 95% Student t band; `curves[method]` has `steps` [point] and `values` [point, seed]."""
+def learning_curves(
+    curves: Mapping[str, Mapping[str, Any]], unit: str, *, across: str = "updates", logarithmic: bool = False
+) -> bytes:
+    """Mean over seeds with a 95% Student t band; `curves[method]` has `steps` [point] and `values` [point, seed]. `across` is what the
+    steps are; with `logarithmic` each further decade of them is as wide as the one before."""
     plt = plotting()
     figure, axes = plt.subplots()
     ends = []
@@ -64,8 +67,10 @@ def learning_curves(curves: Mapping[str, Mapping[str, Any]], unit: str) -> bytes
     means = np.concatenate([np.asarray(c["values"], float).mean(axis=1) for c in curves.values()])
     spread = max(float(np.ptp(means)), 1e-6)
     axes.set_ylim(means.min() - 0.35 * spread, means.max() + 0.35 * spread)
+    if logarithmic:
+        axes.set_xscale("log")
     _label_ends(axes, ends)
-    axes.set_xlabel("updates")
+    axes.set_xlabel(across)
     axes.set_ylabel(unit)
     return as_png(figure)
 
