@@ -163,5 +163,13 @@ def test_what_cannot_be_planned_is_said():
         RandomShooting(Gymnasium("Pendulum-v1"))
     with pytest.raises(BadInput, match="use RandomShooting for choices"):
         CrossEntropy(CartPole())
+    for wrong, words in (
+        (lambda: PathIntegral(Pendulum(), temperature=0.0), "temperature is 0: choose a value above 0"),
+        (lambda: PathIntegral(Pendulum(), correlation=1.0), "correlation is 1: choose a value at least 0 and below 1"),
+        (lambda: CrossEntropy(Pendulum(), spread=float("nan")), "spread is nan"),
+        (lambda: RandomShooting(Pendulum(), horizon=0), "RandomShooting.horizon is 0: .* whole numbers from 1 on"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            wrong()
     with pytest.raises(BadInput, match="elites"):
         CrossEntropy(Pendulum(), population=10, elites=11)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab.errors import BadInput
 from policylab.planners.imagination import Imagined
-from policylab.planners.shooting import Refining, number
+from policylab.planners.shooting import Refining, number, require_within
 
 Plan = Float[Array, "horizon size"]
 NARROWEST = 1e-6  # of a variance, in squared half ranges: a plan that has converged stays a distribution
@@ -35,6 +35,8 @@ class CrossEntropy(Refining):
     def __check_init__(self) -> None:
         if not 1 <= self.elites <= self.population or self.iterations < 1:
             raise BadInput(f"{self.elites} elites of {self.population} plans: choose between 1 and the population")
+        require_within(self, "smoothing", low=0.0, below=1.0)
+        require_within(self, "spread", above=0.0)
 
     def draw(self, mean: Plan, variance: Plan, *, key: PRNGKeyArray) -> Float[Array, "plan horizon size"]:
         """Plans around `mean`, in units of half the action's range, all within [-1, 1]."""

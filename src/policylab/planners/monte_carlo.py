@@ -75,8 +75,8 @@ class MonteCarloTreeSearch(Policy):
             )
         if len(spec.roles) > 2:
             raise BadInput(f"tree search plays games of one or two players, and this one has {len(spec.roles)}")
-        if self.simulations < 1:
-            raise BadInput("tree search needs at least one simulation per move")
+        if isinstance(self.simulations, bool) or not isinstance(self.simulations, int) or self.simulations < 1:
+            raise BadInput(f"tree search needs at least one simulation per move, a whole number, and not {self.simulations!r}")
 
     def mode(self) -> Policy:
         """The most visited choice, without noise, with the same random numbers at every step."""

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab.errors import BadInput
 from policylab.planners.imagination import Imagined
-from policylab.planners.shooting import Refining, number
+from policylab.planners.shooting import Refining, number, require_within
 
 Plan = Float[Array, "horizon size"]
 
@@ -34,6 +34,9 @@ class PathIntegral(Refining):
     def __check_init__(self) -> None:
         if self.iterations < 1:
             raise BadInput("PathIntegral needs at least one iteration")
+        require_within(self, "temperature", above=0.0)
+        require_within(self, "spread", above=0.0)
+        require_within(self, "correlation", low=0.0, below=1.0)
 
     def draw(self, mean: Plan, *, key: PRNGKeyArray) -> Float[Array, "plan horizon size"]:
         """Plans around `mean`, clipped to the range."""

@@ -8,6 +8,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab import spaces
@@ -22,6 +24,22 @@ from policylab.policy import Policy
 def number(value: Any) -> Float[Array, ""]:
     """A traced float32 leaf."""
     return jnp.asarray(value, jnp.float32)
+
+
+def require_within(planner: Any, name: str, *, low: float = -np.inf, above: float = -np.inf, below: float = np.inf) -> None:
+    """Raise `BadInput` where this setting leaves its range; while a program is being compiled its value is not known."""
+    value = getattr(planner, name)
+    if isinstance(value, Tracer) or not isinstance(value, np.ndarray | jax.Array):
+        return
+    if not np.all((np.asarray(value) >= low) & (np.asarray(value) > above) & (np.asarray(value) < below)):
+        bounds = [
+            f"at least {low:g}" * (low > -np.inf),
+            f"above {above:g}" * (above > -np.inf),
+            f"below {below:g}" * (below < np.inf),
+        ]
+        raise BadInput(
+            f"{type(planner).__name__}.{name} is {float(np.min(value)):g}: choose a value {' and '.join(filter(None, bounds))}"
+        )
 
 
 class RandomShooting(Policy):
@@ -43,8 +61,12 @@ class RandomShooting(Policy):
 
     def __check_init__(self) -> None:
         require_imaginable(self.environment, type(self).__name__)
-        if min(self.horizon, self.population, self.particles) < 1:
-            raise BadInput("horizon, population and particles of a planner must be at least 1")
+        for name in ("horizon", "population", "particles"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise BadInput(
+                    f"{type(self).__name__}.{name} is {value!r}: horizon, population and particles are whole numbers from 1 on"
+                )
 
     def mode(self) -> Policy:
         """The same planner with the same random numbers at every step."""
