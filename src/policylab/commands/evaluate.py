@@ -49,7 +49,9 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
     parser.add_argument("--episodes", type=whole(), default=100, metavar="N", help="episodes of every seed")
     parser.add_argument("--sample", action="store_true", help="let policies sample their actions (default: take their mode)")
     parser.add_argument(
-        "--render", metavar="FILE", help="write a film of the first seed's policy, FILE.gif or FILE.mp4: --films episodes played for it"
+        "--render",
+        metavar="FILE",
+        help="write a film of the first seed's policy, FILE.gif or FILE.mp4: --films episodes played for it",
     )
     parser.add_argument(
         "--films", type=whole(), default=1, metavar="N", help="episodes that --render shows, one after the other"
@@ -158,10 +160,10 @@ def _play(policies: Any, task: Task, seeds: tuple[int, ...], options: argparse.N
     import jax
 
     from policylab.evaluation.rollouts import evaluate
-    from policylab.evaluation.task_scores import REPORT_KEY
+    from policylab.evaluation.task_scores import REPORT_KEY, modes
 
     return evaluate(
-        policies if options.sample else _modes(policies),
+        policies if options.sample else modes(policies),
         task.environment(),
         episodes=options.episodes,
         seeds=seeds,
@@ -169,14 +171,6 @@ def _play(policies: Any, task: Task, seeds: tuple[int, ...], options: argparse.N
         key=jax.random.fold_in(jax.random.key(REPORT_KEY), options.seed),
         name=name,
     )
-
-
-def _modes(policies: Any) -> Any:
-    """The mode of every one of stacked policies."""
-    import jax
-
-    stacked = jax.tree.leaves(policies)
-    return jax.vmap(lambda policy: policy.mode())(policies) if stacked else policies.mode()
 
 
 def _filmed(result: Result, policies: Any, task: Task, options: argparse.Namespace) -> Result:

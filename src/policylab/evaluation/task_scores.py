@@ -7,6 +7,7 @@ import numpy as np
 
 from policylab.evaluation.rollouts import evaluate
 from policylab.experience import Trials
+from policylab.policy import Policy
 from policylab.runs import Run
 from policylab.task import Task
 
@@ -18,9 +19,15 @@ def trials_of(run: Run, task: Task, *, episodes: int, key: int = LEARNING_KEY, m
     """Every seed's policy (its mode unless told otherwise) on the same `episodes` episodes."""
     policy = run.products()["policy"]
     return evaluate(
-        policy.mode() if mode else policy, task.environment(), episodes=episodes, seeds=np.asarray(run.seeds),
+        modes(policy) if mode else policy, task.environment(), episodes=episodes, seeds=np.asarray(run.seeds),
         key=jax.random.key(key), name=run.name,
     )  # fmt: skip
+
+
+def modes(policies: Policy) -> Policy:
+    """The mode of every one of stacked policies, each found by itself: some look at their numbers to find it."""
+    stacked = jax.tree.leaves(policies)
+    return jax.vmap(lambda policy: policy.mode())(policies) if stacked else policies.mode()
 
 
 def evaluate_task(task: Task, run: Run, *, episodes: int) -> dict[str, list[float]]:

@@ -14,6 +14,7 @@ from policylab.environments import exact
 from policylab.environments.finite import garnet, gridworld
 from policylab.environments.finite_horizon import best_policy, softened, start_value
 from policylab.environments.time_limit import TimeLimit
+from policylab.evaluation.task_scores import modes
 from policylab.learners.theory.stepmix import listed, mixture
 from policylab.policies.timed import Timed
 
@@ -126,6 +127,15 @@ def test_ucbvi_finds_the_best_policy():
     for seed in range(3):
         value = float(start_value(PROCESS, run.policy(seed=seed).parts[0]))
         assert value >= 0.97 * exact.best_return(PROCESS, HORIZON)
+
+
+def test_the_modes_of_all_seeds_are_each_seeds_own():
+    parts = jax.random.dirichlet(jax.random.key(0), jnp.ones(3), (2, 2, HORIZON, 5))  # [seed, part, time, state, choice]
+    stacked = Timed(parts, jnp.array([[0.1, 0.9], [0.8, 0.2]]))
+    found = modes(stacked)
+    for seed, likeliest in enumerate((1, 0)):
+        np.testing.assert_array_equal(found.parts[seed, 0].argmax(-1), parts[seed, likeliest].argmax(-1))
+    np.testing.assert_array_equal(found.weights, np.ones((2, 1)))
 
 
 def test_epsmix_mixes_whole_episodes(conservative):
