@@ -131,7 +131,7 @@ def test_ucbvi_finds_the_best_policy():
 
 def test_the_modes_of_all_seeds_are_each_seeds_own():
     parts = jax.random.dirichlet(jax.random.key(0), jnp.ones(3), (2, 2, HORIZON, 5))  # [seed, part, time, state, choice]
-    stacked = Timed(parts, jnp.array([[0.1, 0.9], [0.8, 0.2]]))
+    stacked = jax.vmap(Timed)(parts, jnp.array([[0.1, 0.9], [0.8, 0.2]]))
     found = modes(stacked)
     for seed, likeliest in enumerate((1, 0)):
         np.testing.assert_array_equal(found.parts[seed, 0].argmax(-1), parts[seed, likeliest].argmax(-1))
