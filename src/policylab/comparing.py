@@ -177,7 +177,8 @@ def _check_policy(name: str, learner: Learner, source: Source) -> None:
 
 def _curve(run: Run) -> Curve:
     rows = run.evaluations
-    return Curve(np.asarray([row["step"] for row in rows]), np.asarray([row["evaluation"]["score"] for row in rows], float))
+    values = np.asarray([row["evaluation"]["score"] for row in rows], float)
+    return Curve(np.asarray([row["step"] for row in rows], int), values.reshape(len(rows), len(run.seeds)))
 
 
 def _per_seed(run: Run, task: Task, episodes: int, mode: bool) -> dict[str, np.ndarray]:

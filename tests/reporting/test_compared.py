@@ -72,7 +72,9 @@ def test_an_untuned_comparison_on_one_task_of_plain_returns(comparison, tmp_path
 
 def test_learning_curves_stand_there_if_they_were_recorded(comparison, tmp_path):
     curve = Curve(np.asarray([100, 200, 300]), np.linspace(1, 15, 15).reshape(3, 5))
-    page = lab.report(dataclasses.replace(comparison, curves={"bc": {"first": curve}}), tmp_path / "page.html").read_text()
+    none = Curve(np.zeros(0, int), np.zeros((0, 5)))
+    curves = {"bc": {"first": curve}, "iql": {"first": none, "sec<ond": none}}
+    page = lab.report(dataclasses.replace(comparison, curves=curves), tmp_path / "page.html").read_text()
     alone(page)
     assert "Learning curves on first: bc from 3.00 to 13.0" in page
     assert page.count("<img") == 2

@@ -68,6 +68,11 @@ def test_every_seed_is_told_with_the_interval_the_settings_and_how_to_repeat_it(
     assert f"{np.mean(found.metrics[-1]['evaluation']['return']):.1f}" in page
     assert "Still on a &lt;b&gt;maze&lt;/b&gt;: return" in page
     assert "policylab train still" in page
+    graded = run()
+    graded.metrics[-1]["evaluation"]["score"] = [50.5, 60.5, 70.5]
+    told = page_of(graded, tmp_path, unit="score (0 = random, 100 = expert)", place="a task", learned_from="data")
+    assert "Still on data, played on a task: score 60.5 (0 = random, 100 = expert), 95% interval 35.7 to 85.3, 3 seeds." in told
+    assert "on the task&#x27;s scale: 0 = random, 100 = expert." in told
     assert "how fast it stands &lt;still&gt;" in page
     assert "0.25" in page
     assert page.count("<img") == 2

@@ -14,7 +14,10 @@ from policylab.commands.output import Result, claim_place
 from policylab.errors import BadInput
 
 _EXAMPLE = 'policylab train iql --task pointmaze/umaze --dataset mixed --steps 20000 --seeds 5 --policy "Gaussian(width=128)"'
-_WORDS = {"kind": "source", "environments": "copies acting at once", "steps": "steps taken per seed"}  # of acting, on the page
+_WORDS = {  # of acting, on the page
+    "kind": "source", "environments": "copies acting at once", "warmup": "random steps first", "capacity": "steps kept",
+    "collect": "steps each time it acts", "updates": "updates between", "steps": "steps taken per seed",
+}  # fmt: skip
 _ONLINE = "policylab train sac --online --environment Pendulum-v1 --steps 10000 --seeds 3"
 
 

@@ -133,8 +133,9 @@ def _curves(found: Comparison, unit: str) -> list[Section]:
     """The learning curves, task by task, if they were recorded."""
     pictures = []
     for task in found.tasks:
-        curves = {name: tasks[task] for name, tasks in found.curves.items() if task in tasks}
-        if not curves or max(len(curve.steps) for curve in curves.values()) < 2:
+        # Runs that were finished without evaluations and are only read again have no points.
+        curves = {name: tasks[task] for name, tasks in found.curves.items() if task in tasks and len(tasks[task].steps) > 1}
+        if not curves:
             continue
         ends = (f"{name} from {number(c.values[0].mean())} to {number(c.values[-1].mean())}" for name, c in curves.items())
         caption = (

@@ -84,6 +84,7 @@ def report_evaluation(
         unit, confirmed=rows, curves=_curves(policy, name, unit), profile={name: np.asarray(score(trials.outcome), float)},
         expected=("What it earns", "Nothing was learned from these episodes or chosen by them."),
         frames=film, insides=pictures, repeat=repeat, facts={**facts, **versions()}, every_seed=True,
+        glossary=("95% interval", "over"),
         found=_every_seed(trials, score, seeds, unit), background=about(policy, Background()) if isinstance(policy, Run) else (),
     )  # fmt: skip
     return write_report(path, page)

@@ -63,7 +63,7 @@ def named_step(environment: Environment, tree: Tree, node: int) -> str:
                 Tokenizer.of(environment.tokenizer), np.asarray(told[0].ids), np.asarray(told[0].kind), of=told[1]
             )
         case CountdownSteps() if node == 0:
-            words = f"{' '.join(str(n) for n in tree.state.numbers[0])} -> {tree.state.target[0]}"
+            words = f"{' '.join(str(n) for n in tree.state.numbers[0] if n > 0)} -> {tree.state.target[0]}"
         case CountdownSteps():
             words = environment.written(np.asarray(tree.state.numbers)[int(tree.parent[node])], int(action))
         case _ if node == 0:
@@ -94,12 +94,13 @@ def searched(tree: Tree, words: Callable[[Tree, int], str]) -> bytes:
     deepest = max(depth for _, depth in place.values())
     rows = sum(not row for row in below)
     figure, axes = plt.subplots(figsize=(2.2 + 2.6 * deepest, 0.8 + 0.42 * rows))
-    colours = plt.get_cmap("cividis")
+    colours, values = plt.get_cmap("cividis"), np.asarray(tree.value)[:count]
+    low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))
     for node, (across, depth) in place.items():
         if node:
             up, left = place[int(tree.parent[node])]
             axes.plot((left, depth), (-up, -across), color="#b0b0ae", linewidth=1.0, zorder=1)
-        value = float(np.clip(tree.value[node], 0.0, 1.0))
+        value = (float(tree.value[node]) - low) / (high - low)
         said = f"{words(tree, node)}\n{tree.value[node]:.2f}, {tree.visits[node]:.0f} visits"
         edge = {"edgecolor": "black", "linewidth": 1.6} if tree.terminal[node] else {"edgecolor": "none"}
         axes.text(

@@ -140,7 +140,8 @@ def _tables(run: Run, known: Background, found: Mapping[str, Sequence[float]]) -
         rows.append(said + ([number(value) for value in values] if few and len(values) > 1 else []))
     head = ["", "mean", "95% interval", "over"]
     head += [f"seed {seed}" for seed in run.seeds] if few and len(run.seeds) > 1 else []
-    unit = f" A score is on the scale of the task: {known.unit}." if known.unit and "score" in found else ""
+    scale = known.unit.partition(" (")[2].rstrip(")")
+    unit = f" A score is on the task's scale: {scale}." if scale and "score" in found else ""
     where = f" on {known.place}; no training saw these episodes" if known.place else ", evaluated as the run was told to"
     caption = f"The last policies{where}.{unit}"
     body = markup.table(head, rows, caption=caption)
