@@ -71,6 +71,29 @@ def test_medium_that_is_not_reached_is_one_sentence():
         task.dataset("mixed")
 
 
+def test_what_was_killed_goes_on_from_its_last_checkpoint(monkeypatch, capsys):
+    task, score, done = Swing("killed", "a pendulum", every=10), trained.MEDIUM, []
+
+    def dying(*arguments, **settings):
+        def until(row):
+            done.append(row["step"])
+            if row["step"] == 60 and done.count(60) == 1:
+                raise KeyboardInterrupt
+            return row["step"] >= 80
+
+        return trained_by(*arguments, **{**settings, "until": until})
+
+    trained_by = trained.train
+    monkeypatch.setattr(trained, "train", dying)
+    with pytest.raises(KeyboardInterrupt):
+        task.dataset("medium", steps=30, learning=500)
+    medium = task.dataset("medium", steps=30, learning=500, progress=lambda *_: None)
+    assert done[done.index(60) + 1] == 50, "five evaluations are one checkpoint"
+    assert (medium.origin["updates"], medium.origin["score"] >= score) == (80, True)
+    assert {"jax", "gymnasium", "learner", "learning", "seed", "score"} <= set(medium.origin)
+    assert "until it scores 33 points, for 500 steps at the most" in capsys.readouterr().err
+
+
 def test_what_a_replay_keeps_is_in_the_order_in_which_it_was_done():
     environment = TimeLimit(Pendulum(), 7)
     source = lab.Replay(environment, capacity=40, warmup=20, environments=2).serve({"steps": lab.Steps(4)})

@@ -7,9 +7,10 @@ is all that was done until then, "expert" trains for a million steps. The size i
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ from policylab.training import train
 
 STEPS, LEARNING = 200_000, 1_000_000
 MEDIUM = 100.0 / 3.0  # points of the task's scale
+CHECKPOINTS = 5  # evaluations from one to the next: some two minutes of learning, beside which writing a replay takes no time
 RECIPES: Mapping[str, str] = {
     "random": "uniformly random actions",
     "medium": "sampled from SAC's policy, the first to score a third of the expert's return",
@@ -70,8 +72,8 @@ class Trained(Task):
         require_size(steps)
         steps, learning = steps or STEPS, learning or LEARNING
         facts = {
-            "task": self.name, "recipe": name, "steps": steps, "seed": seed, "jax": version("jax"),
-            "environment": version("gymnasium"), "learner": None if name == "random" else to_json(self.learner),
+            "task": self.name, "recipe": name, "steps": steps, "seed": seed, **_versions(),
+            "learner": None if name == "random" else to_json(self.learner),
             "learning": 0 if name == "random" else learning, "every": self.every,
         }  # fmt: skip
         return cached(f"{self.name}-{name}", facts, lambda: self._made(name, facts, progress))
@@ -82,9 +84,15 @@ class Trained(Task):
         facts = {key: value for key, value in facts.items() if key not in ("recipe", "steps")}
         folder = cache_folder() / "training" / f"{self.name}-{'expert' if name == 'expert' else 'medium'}-{digest(facts)}"
         source = Replay(self.environment(), capacity=facts["learning"])
+        if progress and name != "expert":
+            print(
+                f"{type(self.learner).__name__} learns until it scores {MEDIUM:.0f} points, for {facts['learning']:,} steps at the most: "
+                "what is left then ends earlier",
+                file=sys.stderr,
+            )
         run = train(
             self.learner, source, steps=facts["learning"], seeds=[facts["seed"]], evaluate=self, every=self.every, episodes=10,
-            out=folder, resume=(folder / "run.json").exists(), progress=progress,
+            out=folder, resume=(folder / "run.json").exists(), progress=progress, checkpoint_every=CHECKPOINTS * self.every,
             until=lambda row: row.get("evaluation", {"score": [-math.inf]})["score"][0] >= goal,
         )  # fmt: skip
         score = run.metrics[-1]["evaluation"]["score"][0]
@@ -111,3 +119,14 @@ class Trained(Task):
         key = jax.random.fold_in(jax.random.key(facts["seed"]), 1)
         played = collect(policy, self.environment(), steps=facts["steps"], key=key, progress=progress)
         return replace(played, name=f"{self.name}/{name}", origin=origin)
+
+
+def _versions() -> dict[str, str]:
+    """What moves the environment and computes the learner, as far as it is installed."""
+    found = {}
+    for name in ("jax", "gymnasium", "mujoco"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
