@@ -12,7 +12,7 @@ from policylab.reporting.page import Report, Row, write_report
 from policylab.reporting.settings import shown
 from policylab.runs import versions
 
-_WORDS = ("95% interval", "over")
+_WORDS = ("95% interval", "over", "IQM", "optimality gap", "p by Holm")
 
 
 def report_comparison(found: Comparison, path: str | Path, *, repeat: str = "", folder: Path | None = None) -> Path:
@@ -31,7 +31,7 @@ def report_comparison(found: Comparison, path: str | Path, *, repeat: str = "", 
         f"{found.level:.0%}; verdicts follow p by Holm, which is the sharper of the two.",
         found=[_picture(found, unit), *_by_task(found), *_every_seed(found, unit)],
         background=[*_curves(found, unit), _tuning(found), _settings(found)],
-        glossary=_WORDS, repeat=repeat or _call(found), facts=_facts(found, folder),
+        glossary=[word for word in _WORDS if found.scored or word != "optimality gap"], repeat=repeat or _call(found), facts=_facts(found, folder),
     )  # fmt: skip
     return write_report(path, page)
 

@@ -60,7 +60,7 @@ class Report:
     every_seed: bool = False  # whether learning curves show single seeds, too
     found: Sequence[Section] = ()  # stand below the numbers to believe
     background: Sequence[Section] = ()  # stand below the pictures
-    glossary: Sequence[str] | None = None  # which words are explained; None: all
+    glossary: Sequence[str] | None = None  # which words are explained; None: those of solve
     plan: str = ""
     load: str = ""
     repeat: str = ""
@@ -114,7 +114,7 @@ def render(report: Report) -> str:
         f"<h2>Load and run {'the' if won else 'a'} policy</h2><pre class=wrap>{_text(report.load)}</pre>" if report.load else "",
         f"<h2>Repeat all of this</h2><pre class=wrap>{_text(report.repeat)}</pre>" if report.repeat else "",
         _facts(report.facts),
-        _explained(tuple(_GLOSSARY) if report.glossary is None else report.glossary),
+        _explained(_OF_SOLVE if report.glossary is None else report.glossary),
     ]  # fmt: skip
     body = "\n".join(part for part in parts if part)
     return (
@@ -240,4 +240,14 @@ _GLOSSARY = {
         "choice, over the sum of these weights."
     ),
     "effective sample size": "How many rows an importance-weighted average is worth.",
+    "IQM": (
+        "The interquartile mean: the mean of the middle half of all scores, which one lucky or unlucky seed does not move "
+        "(Agarwal et al. 2021)."
+    ),
+    "optimality gap": "How far scores stay below 100 on the average, those above counted as 100: less is better.",
+    "p by Holm": (
+        "How likely differences as large as this one are where there is none, corrected for how many arms are compared: all verdicts "
+        "together are right with the probability that the intervals name."
+    ),
 }
+_OF_SOLVE = ("95% interval", "over", "selection", "matched positives", "SNIPS", "effective sample size")
