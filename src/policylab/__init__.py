@@ -129,6 +129,7 @@ _PUBLIC = {
     "Dyna": "learners.worldmodel.dyna",
     "MBPO": "learners.worldmodel.mbpo",
     "PETS": "learners.worldmodel.pets",
+    "Settled": "learners.worldmodel.settled",
     "MOPO": "learners.offline.mopo",
     "VaGraM": "learners.worldmodel.vagram",
     "SINDyAnew": "learners.worldmodel.sindy_rl",
