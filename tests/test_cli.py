@@ -270,7 +270,9 @@ def test_a_learner_learns_by_acting(capsys):
     assert (found["acting"]["kind"], found["acting"]["environments"], found["acting"]["steps"]) == ("replay", 2, 30 + 2 * 20)
     assert len(found["evaluation"]["return"]["values"]) == 2
     assert lab.load_run("acted").step == 20
-    text = said(f"train a2c {acting} --steps 3 --width 8 --depth 1 --learner-steps 5 --environments 4 --no-report --out rolled", capsys)
+    text = said(
+        f"train a2c {acting} --steps 3 --width 8 --depth 1 --learner-steps 5 --environments 4 --no-report --out rolled", capsys
+    )
     assert "60 steps in Pendulum-v1 per seed" in text
 
 
