@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -49,6 +50,7 @@ WORDS = {
     "ppo-cartpole-4x128": "PPO, CartPole, 4 environments, 128 steps, 4 epochs in minibatches of 128, 2 x 64",
 }
 NAMES = {"sb3": "Stable-Baselines3", "sbx": "sbx", "cleanrl": "CleanRL"}
+COPIES = 64
 BATCH, CHOICES, HIDDEN, SIMULATIONS, SHARE = 64, 9, 256, 50, 0.9
 
 
@@ -73,6 +75,26 @@ def ours(name: str, steps: int) -> Callable[[], float]:
         return max(2, steps // per_update) * per_update / (time.perf_counter() - start)
 
     return rate
+
+
+def copies(count: int, updates: int) -> dict[str, Callable[[], float]]:
+    """Measure PPO's steps per second on so many copies of HalfCheetah, in Gymnasium's simulator and, where it is installed, envpool's."""
+    import policylab as lab
+    from policylab.environments.hosted import Gymnasium
+
+    learner = lab.PPO(environments=count, steps=64, batch_size=512)
+
+    def rate(source: Any) -> Callable[[], float]:
+        def measured(times: int = updates) -> float:
+            start = time.perf_counter()
+            lab.train(learner, source, steps=times)
+            return times * count * learner.steps / (time.perf_counter() - start)
+
+        measured(2)
+        return measured
+
+    kinds = {"gymnasium": Gymnasium, **({"envpool": lab.EnvPool} if importlib.util.find_spec("envpool") else {})}
+    return {name: rate(lab.Rollout(kind("HalfCheetah-v5"))) for name, kind in kinds.items()}
 
 
 def searches() -> tuple[Callable[[], float], Callable[[], float]]:
@@ -177,12 +199,15 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
                 rounds.append(found)
                 print(name, {key: f"{value:,.0f}" for key, value in found.items()}, file=sys.stderr, flush=True)
         rows.append({"case": name, "rounds": rounds})
+    pools = copies(COPIES, 2 if options.tiny else 8)
+    pooled = [{name: rate() for name, rate in pools.items()} for _ in range(options.rounds)]
+    print(f"{COPIES} copies", pooled, file=sys.stderr, flush=True)
     planner, bare = searches()
     rounds = [{"ours": planner(), "mctx": bare()} for _ in range(options.rounds)]
     print("search", rounds, file=sys.stderr, flush=True)
     rows.append({"case": "search", "rounds": rounds})
-    own = {name: version(name) for name in ("policylab", "jax", "gymnasium", "mujoco", "mctx")}
-    return {"rows": rows, "rounds": options.rounds, "load": options.load, "versions": own | versions}
+    own = {name: version(name) for name in ("policylab", "jax", "gymnasium", "mujoco", "mctx", *list(pools)[1:])}
+    return {"rows": rows, "pooled": pooled, "rounds": options.rounds, "load": options.load, "versions": own | versions}
 
 
 def ratio(row: dict[str, Any], peer: str) -> dict[str, float] | None:
@@ -199,6 +224,18 @@ def goals(document: dict[str, Any]) -> list[Goal]:
         if name in rows
     ]
     return [*found, at_least(f"tree search: {SHARE:.0%} of mctx alone", ratio(rows["search"], "mctx"), SHARE, "{:.0%}")]
+
+
+def pool_text(rounds: list[dict[str, float]]) -> str:
+    """What envpool brings, in words."""
+    if "envpool" not in rounds[0]:
+        return "envpool was not installed."
+    middle = {name: spread([one[name] for one in rounds])["median"] for name in rounds[0]}
+    times = spread_text(spread([one["envpool"] / one["gymnasium"] for one in rounds]), "{:.2f}x")
+    return (
+        f"PPO on {COPIES} copies of HalfCheetah-v5 (64 steps each, 10 epochs in minibatches of 512) makes {middle['envpool']:,.0f} steps/s in\n"
+        f"envpool's simulators (`lab.EnvPool`) and {middle['gymnasium']:,.0f} in Gymnasium's, {times}."
+    )
 
 
 def section(document: dict[str, Any]) -> str:
@@ -223,6 +260,8 @@ both sides, without envpool. A column is empty where a library was not measured 
 {goal_table(goals(document))}
 
 {steps}
+
+{pool_text(document["pooled"])}
 
 Tree search, {BATCH} searches at once of {SIMULATIONS} simulations over {CHOICES} choices in a model of perceptrons of {HIDDEN}:
 {text(search, "ours")} simulations/s, mctx alone {text(search, "mctx")}.

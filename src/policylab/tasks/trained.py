@@ -30,7 +30,7 @@ from policylab.task import Task
 from policylab.tasks.caching import cache_folder, cached, digest, require_size
 from policylab.training import train
 
-STEPS, LEARNING = 200_000, 1_000_000
+STEPS, LEARNING, WARMUP = 200_000, 1_000_000, 5_000  # the last is the replay's own, of random steps before the first update
 MEDIUM = 100.0 / 3.0  # points of the task's scale
 CHECKPOINTS = 5  # evaluations from one to the next: some two minutes of learning, beside which writing a replay takes no time
 RECIPES: Mapping[str, str] = {
@@ -83,7 +83,7 @@ class Trained(Task):
         goal = math.inf if name == "expert" else MEDIUM
         facts = {key: value for key, value in facts.items() if key not in ("recipe", "steps")}
         folder = cache_folder() / "training" / f"{self.name}-{'expert' if name == 'expert' else 'medium'}-{digest(facts)}"
-        source = Replay(self.environment(), capacity=facts["learning"])
+        source = Replay(self.environment(), capacity=facts["learning"] + WARMUP)  # all of it, also where it stops at the last moment
         if progress and name != "expert":
             print(
                 f"{type(self.learner).__name__} learns until it scores {MEDIUM:.0f} points, for {facts['learning']:,} steps at the most: "
