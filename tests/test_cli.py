@@ -199,6 +199,7 @@ def test_worlds_and_learners_are_read_inside_of_learners():
         ("MBPO(agent=3)", "MBPO.agent is 3: give a learner"),
         ("EnsembleDynamics(world=Gaussian())", "give the shape of a world, such as DynamicsEnsemble"),
         ("SINDy(world=DynamicsEnsemble())", "such as SparseDynamics"),
+        ("Gaussian(activation='nope')", "Gaussian.activation is 'nope': choose one of"),
         ("TD3BC(policy=Gaussian())", "TD3BC climbs its critic with one action per observation and Gaussian draws"),
         ("Diffusion(sampler='hune')", "Diffusion.sampler is 'hune': choose one of ddim, euler, heun, ancestral"),
     ):

@@ -137,6 +137,11 @@ def _fitting(value: Any, kind: str, label: str) -> Any:
         raise BadInput(f"{label} is {value!r}: give {words}")
     if kind.startswith("Form") and not (_is_form(value) or (value is None and "None" in kind)):
         raise BadInput(f"{label} is {value!r}: give a policy form, such as {_example()}")
+    if label.endswith(".activation"):
+        from policylab.networks.mlp import _ACTIVATIONS
+
+        if value not in _ACTIVATIONS:
+            raise BadInput(f"{label} is {value!r}: choose one of {', '.join(_ACTIVATIONS)}")
     if kind.startswith("Literal[") and value not in (words := ast.literal_eval(f"({kind[8:-1]},)")):
         raise BadInput(f"{label} is {value!r}: choose one of {', '.join(map(str, words))}")
     if kind == "Learner" and not _is_learner(value):

@@ -89,7 +89,10 @@ def data() -> Dataset:
 
 
 def learners(arm: str, **chosen: float) -> Learner:
-    """The learner of an arm, with what was chosen for it."""
+    """The learner of an arm, with what was chosen for it. The rate 0.001 was fixed beforehand for all arms; of 0.0003, 0.001 and 0.003,
+    tried afterwards for the baselines on seeds 1000 and 1001, it is as good as any for gc-iql (47, 48 and 47 percent of goals), and for
+    gc-bc 0.0003 is a little better (32, 29 and 27).
+    """
     shared: dict[str, Any] = {"batch_size": BATCH, "learning_rate": RATE}
     form = Gaussian(width=WIDTH, depth=2, activation="gelu")
     if arm == "gc-bc":
