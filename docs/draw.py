@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from drawn import agents, exploring, goals, imagining, online, preferences, verified
+from drawn import agents, exploring, goals, imagining, online, preferences, takeovers, verified
 
 import policylab as lab
 from policylab.environments.countdown import CountdownSteps
@@ -116,7 +116,7 @@ def card() -> bytes:
 PICTURES = {
     "denoising": denoising, "denoising-plans": denoising_plans, "plans": plans, "tree": tree, "searched": searched, "archive": archive,
     "card": card,
-    **online.PICTURES, **goals.PICTURES, **imagining.PICTURES, **preferences.PICTURES, **agents.PICTURES,
+    **online.PICTURES, **takeovers.PICTURES, **goals.PICTURES, **imagining.PICTURES, **preferences.PICTURES, **agents.PICTURES,
     **exploring.PICTURES, **verified.PICTURES,
 }  # fmt: skip
 
