@@ -4,7 +4,9 @@
     python benchmarks/diffusion_updates.py --peer-python peer-language/bin/python --markdown docs/benchmarks.md
 
 PushT's sizes: 2 observations of 5 numbers, plans of 16 actions of 2 numbers, batches of 64 windows, AdamW and averaged weights; a plan is
-10 DDIM steps for one observation. In every round ours and the peer are measured one after the other and ratios are taken within rounds.
+10 DDIM steps for one observation. Our training steps are those within one entry of the compiled loop, which a run of 100,000 steps enters
+every 1,000; entering it costs once what the system takes to hand out its memory. In every round ours and the peer are measured one after
+the other and ratios are taken within rounds.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ BEGIN, END = "<!-- diffusion: begin -->", "<!-- diffusion: end -->"
 COMMAND = "python benchmarks/diffusion_updates.py --peer-python peer-language/bin/python --markdown docs/benchmarks.md"
 BATCH, SEEN, OBSERVED, STEPS, CHANNELS, LEVELS = 64, 2, 5, 16, 2, 10
 COUNTS = {"train": 4, "sample": 4}
-GOALS = {"train": (1.0, "a training step: not slower"), "sample": (1.5, "a plan: 1.5x")}
+GOALS = {"train": (1.3, "a training step: 1.3x"), "sample": (1.5, "a plan: 1.5x")}
 WORDS = {"train": "training step, 64 windows", "sample": "plan, 10 DDIM steps, one observation"}
 
 
@@ -39,6 +41,9 @@ def ours() -> dict[str, Callable[[int], float]]:
 
     import policylab as lab
     from policylab.data.recording import Recording
+    from policylab.hyperparameters import traced
+    from policylab.program import advance, initialise
+    from policylab.sources.dataset import Dataset
 
     episodes, length = 8, 64
     random, rows = np.random.default_rng(0), 8 * 64
@@ -49,11 +54,15 @@ def ours() -> dict[str, Callable[[int], float]]:
     spec = lab.Spec(lab.Box((OBSERVED,)), lab.Box((CHANNELS,), -1.0, 1.0))
     data = Recording(draw(rows + episodes, OBSERVED), draw(rows, CHANNELS), None, none, ends, np.full(episodes, length), spec)
     form = lab.Receding(policy=lab.UNetDiffusion(levels=LEVELS), seen=SEEN, horizon=STEPS, played=8)
-    learner, runs = lab.DiffusionCloning(policy=form, batch_size=BATCH), {}
+    learner, seeds = lab.DiffusionCloning(policy=form, batch_size=BATCH), (0,)
+    source, (live, keys) = Dataset.of(data).serve(learner.needs), (traced(learner), jnp.asarray(seeds))
+    runs = {"carry": initialise(live, source, {}, keys, jnp.asarray(0), ()), "step": 0}
 
     def seconds(steps: int) -> float:
-        start = time.perf_counter()
-        runs["last"] = lab.train(learner, data, steps=steps)
+        start, first = time.perf_counter(), runs["step"]
+        runs["step"] += steps
+        runs["carry"], _, _ = advance(live, source, runs["carry"], keys, seeds, first, runs["step"], 100_000, 0)
+        jax.block_until_ready(runs["carry"])
         return time.perf_counter() - start
 
     def train(count: int) -> float:
@@ -61,7 +70,7 @@ def ours() -> dict[str, Callable[[int], float]]:
 
     plan = jax.jit(lambda planner, seen, key: planner.act(seen, None, key=key)[0])
     seconds(1)
-    planner = runs["last"].policy().planner
+    planner = jax.tree.map(lambda leaf: jnp.copy(leaf[0]), learner.products(runs["carry"][0])["policy"]).planner
 
     def sample(count: int) -> float:
         start = time.perf_counter()
@@ -114,7 +123,8 @@ def section(document: dict[str, Any]) -> str:
 
 Written by `{COMMAND}` on {len(os.sched_getaffinity(0))} CPU core(s),
 {document["rounds"]} rounds; medians, and the range of the ratios over rounds. Before it began {document["load"]:.1f} processes were busy
-in the mean of a minute. The U-Net has 65 million parameters on both sides.
+in the mean of a minute. The U-Net has 65 million parameters on both sides. Our training steps are those within one entry of the compiled
+loop, which a run of 100,000 steps enters every 1,000.
 
 {goal_table(goals(document))}
 
