@@ -94,6 +94,19 @@ def test_what_was_killed_goes_on_from_its_last_checkpoint(monkeypatch, capsys):
     assert "until it scores 33 points, for 500 steps at the most" in capsys.readouterr().err
 
 
+def test_the_replay_has_room_for_all_that_is_done(monkeypatch):
+    seen = []
+
+    def looked_at(learner, source, **settings):
+        seen.append((source.capacity, settings["steps"], settings["checkpoint_every"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trained, "train", looked_at)
+    with pytest.raises(KeyboardInterrupt):
+        Swing("roomy", "a pendulum").dataset("medium-replay", learning=60)
+    assert seen == [(60 + lab.Replay.warmup, 60, 5 * 30)]
+
+
 def test_what_a_replay_keeps_is_in_the_order_in_which_it_was_done():
     environment = TimeLimit(Pendulum(), 7)
     source = lab.Replay(environment, capacity=40, warmup=20, environments=2).serve({"steps": lab.Steps(4)})

@@ -83,7 +83,8 @@ class Trained(Task):
         goal = math.inf if name == "expert" else MEDIUM
         facts = {key: value for key, value in facts.items() if key not in ("recipe", "steps")}
         folder = cache_folder() / "training" / f"{self.name}-{'expert' if name == 'expert' else 'medium'}-{digest(facts)}"
-        source = Replay(self.environment(), capacity=facts["learning"] + WARMUP)  # all of it, also where it stops at the last moment
+        # All of it is kept, also where it stops at the last moment.
+        source = Replay(self.environment(), capacity=facts["learning"] + WARMUP)
         if progress and name != "expert":
             print(
                 f"{type(self.learner).__name__} learns until it scores {MEDIUM:.0f} points, for {facts['learning']:,} steps at the most: "
