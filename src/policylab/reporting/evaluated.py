@@ -16,7 +16,7 @@ from policylab.evaluation.dynamics import dynamics_of
 from policylab.evaluation.frames import frames
 from policylab.evaluation.rollouts import evaluate
 from policylab.evaluation.statistics import interval, wilson
-from policylab.evaluation.task_scores import REPORT_KEY
+from policylab.evaluation.task_scores import REPORT_KEY, modes
 from policylab.experience import Trials
 from policylab.policy import Policy
 from policylab.reporting import markup
@@ -51,7 +51,7 @@ def report_evaluation(
     environment = where.environment() if isinstance(where, Task) else where
     if isinstance(policy, Run):
         many = policy.products()["policy"]
-        many = many if sample else many.mode()
+        many = many if sample else modes(many)
     else:
         many = jax.tree.map(lambda leaf: leaf[None], policy if sample else policy.mode())
     seeds = policy.seeds if isinstance(policy, Run) else (0,)
