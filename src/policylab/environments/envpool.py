@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable
@@ -77,8 +78,7 @@ def _pools(name: str, horizon: int, control_rate: float, threads: int, arguments
         raise BadInput(f'{name} of envpool needs a package that is not installed: pip install "policylab[envpool]"')
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about bounds that lose precision, and other packages' deprecations
-        import envpool
-
+        envpool: Any = importlib.import_module("envpool")  # too large for the environment in which types are checked
         if name not in envpool.list_all_envs():
             close = difflib.get_close_matches(name, envpool.list_all_envs(), 1, 0.5)
             hint = f"did you mean {close[0]}?" if close else "envpool.list_all_envs() lists what it has"
