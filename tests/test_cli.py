@@ -265,7 +265,8 @@ def test_learners_that_act_get_the_source_that_answers_them():
 def test_a_learner_learns_by_acting(capsys):
     acting = "--online --environment Pendulum-v1 --seeds 2 --episodes 2"
     found = document(
-        f"train sac {acting} --steps 20 --width 8 --depth 1 --batch-size 8 --warmup 30 --copies 2 --out acted", capsys
+        f"train sac {acting} --steps 20 --width 8 --depth 1 --batch-size 8 --warmup 30 --copies 2 --no-report --out acted",
+        capsys,
     )
     assert found["data"] is None
     assert (found["acting"]["kind"], found["acting"]["environments"], found["acting"]["steps"]) == ("replay", 2, 30 + 2 * 20)
