@@ -131,3 +131,14 @@ def test_the_transformer_hears_the_past_and_not_the_future_of_a_plan():
     assert moved[0].all(), "every step hears the observations"
     assert list(moved[1]) == [False, False, True, True], "the third action is heard from itself on"
     assert moved[2].all(), "and the level everywhere"
+
+
+@pytest.mark.parametrize(("actions", "bounded"), [(lab.Box((4, 1), -5.0, 5.0), True), (lab.Box((4, 1)), False)])
+def test_estimates_of_a_plan_stay_within_the_bounds_of_actions_and_are_free_without(actions, bounded):
+    spec = Spec(lab.Box((2, 2)), actions)
+    policy = lab.TransformerDiffusion(width=4, layers=1, heads=1).build(spec, key=KEY)
+    noisy, level = 150.0 * jnp.asarray([1.0, -1.0, 2.0, 0.0]), jnp.asarray(150.0)
+    free = policy._clean(policy._condition(jnp.ones((2, 2))), noisy, level)
+    assert float(jnp.max(jnp.abs(free))) > 1.0
+    found = policy.denoise(jnp.ones((2, 2)), noisy, level)
+    np.testing.assert_allclose(found, np.clip(free, -1, 1) if bounded else free, rtol=1e-5)

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from policylab import spaces
 from policylab.errors import BadInput
@@ -29,10 +29,27 @@ def sequence(spec: Spec, name: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def denoised_by(form: Diffusion, network: eqx.Module, spec: Spec, *, key: PRNGKeyArray) -> DiffusionPolicy:
+class PlanDiffusion(DiffusionPolicy):
+    """A `DiffusionPolicy` whose estimates of the clean plan stay within the range of actions, as the authors' sampler keeps them.
+
+    Training as "ddpm" begins with noise some 150 times as large as an action; there, a small error of the network would otherwise
+    lead to a plan far outside that no later level mends.
+    """
+
+    def denoise(
+        self, observation: PyTree, noisy: Float[Array, " action"], level: Float[Array, ""], memory: PyTree = None
+    ) -> Float[Array, " action"]:
+        """The estimate of the clean plan in units of half the action range, between -1 and 1 where actions have bounds."""
+        clean = DiffusionPolicy.denoise(self, observation, noisy, level, memory)
+        return jnp.clip(clean, -1.0, 1.0) if self.action_space.bounded else clean
+
+
+def denoised_by(form: Diffusion, network: eqx.Module, spec: Spec, *, key: PRNGKeyArray) -> PlanDiffusion:
     """The policy that `form` stands for, with this network in the place of its perceptron."""
     policy = Diffusion.build(replace(form, width=1, depth=1), spec, key=key)
-    return replace(policy, network=network)
+    parts: dict[str, Any] = {part.name: getattr(policy, part.name) for part in fields(policy)}
+    parts["network"] = network
+    return PlanDiffusion(**parts)
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,7 @@ class UNetDiffusion(Diffusion):
     groups: int = 8
     embedding: int = 256
 
-    def build(self, spec: Spec, *, key: PRNGKeyArray) -> DiffusionPolicy:
+    def build(self, spec: Spec, *, key: PRNGKeyArray) -> PlanDiffusion:
         """Raises `BadInput` unless an action is a sequence of actions, and for sizes that do not go together."""
         steps, channels = sequence(spec, "UNetDiffusion")
         policy_key, network_key = jax.random.split(key)
@@ -101,7 +118,7 @@ class TransformerDiffusion(Diffusion):
     layers: int = 3
     heads: int = 4
 
-    def build(self, spec: Spec, *, key: PRNGKeyArray) -> DiffusionPolicy:
+    def build(self, spec: Spec, *, key: PRNGKeyArray) -> PlanDiffusion:
         """Raises `BadInput` unless an action is a sequence of actions."""
         steps, channels = sequence(spec, "TransformerDiffusion")
         shape = spec.observation.shape if isinstance(spec.observation, spaces.Box) and len(spec.observation.shape) == 2 else ()
