@@ -397,6 +397,19 @@ def test_compare_prints_a_table_and_keeps_the_runs(world, capsys):
     assert lab.load_run("compared/a/Pendulum-v1").step == 10
 
 
+@pytest.mark.parametrize(
+    ("out", "sentence"), [("", "nothing of this comparison is kept"), ("--out=cut", "with --resume goes on")]
+)
+def test_an_interrupted_comparison_says_what_is_kept(world, capsys, monkeypatch, out, sentence):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("policylab.comparing.compare", interrupted)
+    command = f"compare bc iql --data pendulum.npz --environment Pendulum-v1 --seeds 2 --steps 10 {out}"
+    assert cli.main(shlex.split(command)) == 130
+    assert sentence in capsys.readouterr().err
+
+
 def test_values_of_a_grid_may_hold_commas():
     from policylab.commands.compare import _split
 

@@ -37,15 +37,16 @@ _INTERRUPTED = {
     "train": "interrupted; what was saved is kept, and the same command with --resume goes on from it",
     "solve": "interrupted; solve writes its results when all is done, so nothing of this run is kept: start the same command again",
     "solve --model": "interrupted; what was done is kept, and the same command with --resume goes on from it",
-    "compare": "interrupted; nothing of this comparison is kept: start the same command again",
+    "compare": "interrupted; without --out nothing of this comparison is kept: start the same command again",
+    "compare --out": "interrupted; what was saved is kept, and the same command with --resume goes on from it",
     "reproduce": "interrupted; the record says that this run was aborted: start the same command again",
 }
 
 
 def _kind(argv: Sequence[str]) -> str:
-    """The command; `solve` of a language model leaves other things behind than the other one."""
-    model = any(word.partition("=")[0] == "--model" for word in argv)
-    return f"{argv[0]} --model" if argv and argv[0] == "solve" and model else next(iter(argv), "")
+    """The command, with the option that decides what an interrupt of it leaves behind."""
+    command, given = next(iter(argv), ""), {word.partition("=")[0] for word in argv}
+    return next((kind for option in given if (kind := f"{command} {option}") in _INTERRUPTED), command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from policylab import registry
 from policylab.commands import literals, nearest
 from policylab.commands.arguments import Parser
 from policylab.errors import BadInput
-from policylab.reporting.settings import shown as shown
+from policylab.reporting.settings import shown
 
 
 def learner_class(name: str) -> Any:

@@ -61,12 +61,18 @@ def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
         (place / "comparison.json").unlink(missing_ok=True)  # that of an interrupted comparison which this one has completed
         write_document(place / "comparison.json", document)
         text += f"\nruns and comparison.json are in {place}"
+    kept = "the comparison is not lost" if place is None else f"all runs and comparison.json are in {place}"
+    report, line = paging.written(
+        lambda path: _page(comparison, path, paging.repeated("compare", argv, place), place), page, kept
+    )
+    return options, Result({**document, "report": report}, f"{text}\n{line}" if line else text, written=True)
+
+
+def _page(comparison: Any, path: Path, repeat: str, folder: Path | None) -> None:
+    """The page about the comparison."""
     from policylab.reporting.compared import report_comparison
 
-    repeat = paging.repeated("compare", argv, place)
-    kept = "the comparison is not lost" if place is None else f"all runs and comparison.json are in {place}"
-    report, line = paging.written(lambda path: report_comparison(comparison, path, repeat=repeat, folder=place), page, kept)
-    return options, Result({**document, "report": report}, f"{text}\n{line}" if line else text, written=True)
+    report_comparison(comparison, path, repeat=repeat, folder=folder)
 
 
 def _parser() -> Parser:

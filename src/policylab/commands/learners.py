@@ -9,6 +9,7 @@ from typing import Any
 from policylab.commands import choosing
 from policylab.commands.arguments import Parser
 from policylab.commands.output import Result, table
+from policylab.reporting.settings import shown
 
 
 def run(argv: Sequence[str]) -> tuple[argparse.Namespace, Result]:
@@ -42,7 +43,7 @@ def _one(name: str) -> Result:
         "about": cls.__doc__,
         "settings": [_documented(row) for row in rows],
     }
-    lines = [(row["flag"], row["type"], choosing.shown(row["default"]), row["range"], row["help"]) for row in rows]
+    lines = [(row["flag"], row["type"], shown(row["default"]), row["range"], row["help"]) for row in rows]
     head = f"{name}: {getattr(cls, 'title', '') or cls.__name__}\n\n    {(cls.__doc__ or '').strip()}\n"
     return Result(document, f"{head}\n{table(('setting', 'type', 'default', 'range', 'what'), lines)}")
 
@@ -55,7 +56,7 @@ def _documented(row: dict[str, Any]) -> dict[str, Any]:
         "name": row["name"],
         "flag": row["flag"],
         "type": row["type"],
-        "default": default if plain else choosing.shown(default),
+        "default": default if plain else shown(default),
         "help": row["help"],
         "range": row["range"],
         **{end: row.get(end) for end in ("low", "high", "above", "below")},
